@@ -1,0 +1,78 @@
+"""Who talks: one object per server and identity, or per directory, shared by all pipelines.
+
+A backend owns the connection, the token and when each read is done; a source only says what to read and what the answer means.
+A backend of a new kind is one module here with a class `Backend`, found by the name of its plan's class in lower case.
+"""
+
+from collections.abc import Callable, Hashable
+from importlib import import_module
+from typing import Protocol
+
+from reloader.backends.reads import Heartbeat, Inbox
+from reloader.backends.turns import Turns
+from reloader.plan import BackendPlan, Directory, Local
+from reloader.world import World
+
+
+class Backend(Protocol):
+    """Runs reads and delivers what came of them; equal reads run once, however many wait for them."""
+
+    def watch(self, read: Hashable, inbox: Inbox, name: str) -> Callable[[], None]:
+        """Keep reading; put every outcome into `inbox` under `name`, the latest at once where there is one; return what ends it."""
+        ...
+
+    def look(self) -> None:
+        """Read again what can be read without cost to anyone: a directory now, a poll when its backoff allows."""
+        ...
+
+    def heartbeats(self) -> tuple[Heartbeat, ...]:
+        """Return the threads of this backend."""
+        ...
+
+    def close(self) -> None:
+        """End every read and free the connection."""
+        ...
+
+
+class Backends:
+    """The backends in use; equal plans get the same one, and it is closed when nobody uses it any more."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._open: dict[BackendPlan, tuple[Backend, int]] = {}
+        self._turns: dict[str, Turns] = {}
+
+    def acquire(self, plan: BackendPlan) -> Backend:
+        """Return the backend of this plan; `release` it as often."""
+        backend, users = self._open.get(plan) or (self._make(plan), 0)
+        self._open[plan] = (backend, users + 1)
+        return backend
+
+    def release(self, plan: BackendPlan) -> None:
+        """Give a backend back."""
+        backend, users = self._open.pop(plan)
+        if users > 1:
+            self._open[plan] = (backend, users - 1)
+        else:
+            backend.close()
+
+    def look(self) -> None:
+        """Ask every backend for a look."""
+        for backend, _users in self._open.values():
+            backend.look()
+
+    def heartbeats(self) -> tuple[Heartbeat, ...]:
+        """Return the threads of all backends."""
+        return tuple(beat for backend, _users in self._open.values() for beat in backend.heartbeats())
+
+    def _make(self, plan: BackendPlan) -> Backend:
+        module = import_module(f"reloader.backends.{type(plan).__name__.lower()}")
+        backend: Backend = module.Backend(plan, self._turns_of(plan), self._world)
+        return backend
+
+    def _turns_of(self, plan: BackendPlan) -> Turns | None:
+        """Return the turns at one address: the bound on connections holds over all identities and pipelines."""
+        if isinstance(plan, Directory):
+            return None
+        address, connections = ("local", 1) if isinstance(plan, Local) else (plan.address, plan.max_connections)
+        return self._turns.setdefault(address, Turns(address, connections, self._world))

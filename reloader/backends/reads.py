@@ -1,0 +1,169 @@
+"""What every backend with a server shares: who waits for which read, equal reads once, retries with backoff."""
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from reloader.backends.turns import Job, Turns
+from reloader.schedule import Backoff
+from reloader.snapshot import Failure, FailureKind, Outcome, Reading
+from reloader.world import World
+
+log = logging.getLogger(__name__)
+
+
+class Inbox(Protocol):
+    """Where outcomes go; what came in by one look is put together, so that one swap of a directory is one change."""
+
+    def put(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Take the outcomes, each under the name it was watched for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A thread, and when it will have reported next; late is stuck."""
+
+    thread: str
+    due: float
+
+
+class ReadFailed(Exception):
+    """A read brought no answer. The message names address, path and mend, and never a value or a token."""
+
+    def __init__(self, kind: FailureKind, message: str, *, retry_after: float | None = None, current_until: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after = retry_after
+        """Seconds that the server asked us to wait, where it did."""
+        self.current_until = current_until
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """What one read brought."""
+
+    reading: Reading
+    due: float
+    """When to read again; infinite for never."""
+    state: Any = None
+    """What the next read of the same needs to know: an index, a version."""
+
+
+@dataclass(eq=False)
+class _Watched:
+    """A read, and who waits for it."""
+
+    read: Hashable
+    job: Job
+    waiting: list[tuple[Inbox, str]] = field(default_factory=list)
+    latest: Outcome | None = None
+    state: Any = None
+    failures: int = 0
+
+
+class ReadingBackend(ABC):
+    """A backend whose reads take turns. A subclass says how one read is done; `fetch` runs on several threads at once."""
+
+    def __init__(self, turns: Turns, world: World, *, longest_read: float, backoff: Backoff | None = None) -> None:
+        self._turns = turns
+        self._world = world
+        self._longest_read = longest_read
+        self._backoff = backoff or Backoff()
+        self._lock = threading.Lock()
+        self._watched: dict[Hashable, _Watched] = {}
+
+    @abstractmethod
+    def fetch(self, read: Hashable, state: Any, hold: float) -> Fetched:
+        """Do one read, blocking for `hold` seconds at most where the server holds it; `state` is what the last success left.
+
+        Raises:
+            ReadFailed: there is no answer.
+
+        """
+
+    @abstractmethod
+    def free(self) -> None:
+        """Free the connections; no read starts afterwards."""
+
+    def repeatable(self, read: Hashable) -> bool:  # noqa: ARG002 - for subclasses
+        """Return whether `look` may read this again: not if it mints something, or if it is watched anyway."""
+        return True
+
+    def watch(self, read: Hashable, inbox: Inbox, name: str) -> Callable[[], None]:
+        """Keep reading; see `reloader.backends.Backend`."""
+        with self._lock:
+            watched = self._watched.get(read) or self._start(read)
+            waiting = (inbox, name)
+            watched.waiting.append(waiting)
+            if watched.latest is not None:
+                inbox.put({name: watched.latest})
+        return lambda: self._leave(watched, waiting)
+
+    def look(self) -> None:
+        """Do every repeatable read now."""
+        with self._lock:
+            watched = [each for each in self._watched.values() if self.repeatable(each.read)]
+        for each in watched:
+            self._turns.hurry(each.job)
+
+    def heartbeats(self) -> tuple[Heartbeat, ...]:
+        """Return the threads at work at this address."""
+        return tuple(Heartbeat(thread, due) for thread, due in self._turns.busy())
+
+    def close(self) -> None:
+        """End every read and free the connections."""
+        with self._lock:
+            for watched in self._watched.values():
+                watched.waiting.clear()
+                self._turns.remove(watched.job)
+            self._watched.clear()
+        self.free()
+
+    def _start(self, read: Hashable) -> _Watched:
+        watched = _Watched(read, Job(lambda hold: self._run(watched, hold), self._longest_read))
+        self._watched[read] = watched
+        self._turns.add(watched.job)
+        return watched
+
+    def _leave(self, watched: _Watched, waiting: tuple[Inbox, str]) -> None:
+        with self._lock:
+            if waiting in watched.waiting:
+                watched.waiting.remove(waiting)
+            if not watched.waiting and self._watched.get(watched.read) is watched:
+                del self._watched[watched.read]
+                self._turns.remove(watched.job)
+
+    def _run(self, watched: _Watched, hold: float) -> float:
+        """Do the read once, deliver what came of it, and return when it is due next."""
+        try:
+            fetched = self.fetch(watched.read, watched.state, hold)
+        except ReadFailed as failed:
+            return self._failed(watched, failed)
+        except Exception as error:
+            # A mistake of ours must not end the thread that others share; its text may quote what was read, so only its type is told.
+            log.exception("read failed in a way it should not", exc_info=_without_values(error))
+            return self._failed(watched, ReadFailed(FailureKind.MISCONFIGURED, f"internal error: {type(error).__name__}"))
+        watched.failures, watched.state = 0, fetched.state
+        self._deliver(watched, fetched.reading)
+        return fetched.due
+
+    def _failed(self, watched: _Watched, failed: ReadFailed) -> float:
+        watched.failures += 1
+        now = self._world.clock.now()
+        self._deliver(watched, Failure(kind=failed.kind, reason=str(failed), at=now, current_until=failed.current_until))
+        return now + max(self._backoff.delay(watched.failures, self._world.random), failed.retry_after or 0.0)
+
+    def _deliver(self, watched: _Watched, outcome: Outcome) -> None:
+        with self._lock:
+            watched.latest = outcome
+            for inbox, name in watched.waiting:
+                inbox.put({name: outcome})
+
+
+def _without_values(error: Exception) -> Exception:
+    """Return an error with the traceback of `error` and no text."""
+    return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)

@@ -1,0 +1,110 @@
+"""Fair turns at one address: reads run on a bounded number of threads, each when it is due, the longest due first."""
+
+import heapq
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from math import inf
+
+from reloader.schedule import turn
+from reloader.world import World
+
+IDLE = 3600.0
+"""How long a thread sleeps at most when nothing is due; being given something wakes it."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One read that is done again and again."""
+
+    run: Callable[[float], float]
+    """Do the read, holding the connection for that many seconds at most if it blocks; return when it is due next. Raises nothing."""
+    longest: float
+    """How long one run may take before it counts as stuck, beside the time it is told to block."""
+    due: float = -inf
+    running: bool = False
+    ended: bool = False
+
+
+class Turns:
+    """Threads are started when there is work for them, `connections` at most, and end when there is none."""
+
+    def __init__(self, address: str, connections: int, world: World) -> None:
+        self._address = address
+        self._connections = connections
+        self._clock = world.clock
+        self._changed = threading.Condition()
+        self._jobs: set[Job] = set()
+        self._queue: list[tuple[float, int, Job]] = []
+        self._order = count(1)
+        self._threads = 0
+        self._busy: dict[str, float] = {}
+
+    def add(self, job: Job) -> None:
+        """Do a job from now on."""
+        with self._changed:
+            self._jobs.add(job)
+            self._schedule(job, self._clock.now())
+            if self._threads < min(self._connections, len(self._jobs)):
+                self._threads += 1
+                threading.Thread(target=self._work, name=f"{self._address}#{next(self._order)}", daemon=True).start()
+
+    def hurry(self, job: Job) -> None:
+        """Do a job as soon as there is a turn, whenever it was due; one that is being done is done again."""
+        with self._changed:
+            if job in self._jobs:
+                self._schedule(job, self._clock.now())
+
+    def remove(self, job: Job) -> None:
+        """Do a job no more; a run under way ends by itself, and what it brings is its owner's to drop."""
+        with self._changed:
+            job.ended = True
+            self._jobs.discard(job)
+            self._changed.notify_all()
+
+    def busy(self) -> tuple[tuple[str, float], ...]:
+        """Return each thread that is at a read, and when it must have ended."""
+        with self._changed:
+            return tuple(self._busy.items())
+
+    def _schedule(self, job: Job, at: float) -> None:
+        job.due = at
+        if at < inf:
+            heapq.heappush(self._queue, (at, next(self._order), job))
+        self._changed.notify()
+
+    def _work(self) -> None:
+        name = threading.current_thread().name
+        while (job := self._next(name)) is not None:
+            at = job.run(turn(len(self._jobs), self._connections))
+            with self._changed:
+                del self._busy[name]
+                job.running = False
+                # A job that was hurried while it ran is due already, and is not put off.
+                self._schedule(job, min(at, job.due))
+
+    def _next(self, name: str) -> Job | None:
+        """Return the job whose turn it is, waiting for it; None when this thread is needed no more."""
+        with self._changed:
+            while self._threads <= len(self._jobs):
+                wait = IDLE
+                while self._queue:
+                    at, _, job = self._queue[0]
+                    if job.ended or job.running or at != job.due:
+                        heapq.heappop(self._queue)  # done meanwhile, or asked for at another time
+                        continue
+                    wait = at - self._clock.now()
+                    if wait > 0:
+                        break
+                    heapq.heappop(self._queue)
+                    return self._start(name, job)
+                self._changed.wait(min(wait, IDLE))
+            self._threads -= 1
+            return None
+
+    def _start(self, name: str, job: Job) -> Job:
+        hold = turn(len(self._jobs), self._connections)
+        self._busy[name] = self._clock.now() + hold * 17 / 16 + job.longest
+        job.running, job.due = True, inf
+        return job

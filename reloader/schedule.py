@@ -1,0 +1,81 @@
+"""When to act: pure functions of the time, what happened and a random number; threads only sleep until these say so.
+
+All times and durations are seconds. Jitter is everywhere, because sidecars start together (a rollout) and fail together (an outage).
+"""
+
+import random
+from dataclasses import dataclass
+from math import ceil, inf
+
+BACKOFF_BASE = 0.5
+BACKOFF_CAP = 60.0
+BLOCKING_WAIT = 60.0
+"""How long a Consul blocking query asks the server to hold it."""
+TURN_CYCLE = 10.0
+"""How long it may take until every read had its turn, where there are more reads than connections."""
+ANSWER_INTERVAL = 0.1
+"""The least time between two answers of one blocking query, so that a busy key is no busy loop (consul-template's 100 ms)."""
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Exponential with full jitter: the n-th retry waits a random time up to `base * 2**n`, `cap` at most, a tenth of that at least."""
+
+    base: float = BACKOFF_BASE
+    cap: float = BACKOFF_CAP
+
+    def ceiling(self, failures: int) -> float:
+        """Return the longest wait after that many failures in a row (1 or more)."""
+        return min(self.cap, self.base * 2.0 ** min(failures - 1, 32))
+
+    def floor(self, failures: int) -> float:
+        """Return the shortest wait after that many failures in a row: no retry comes sooner."""
+        return self.ceiling(failures) / 10
+
+    def delay(self, failures: int, rng: random.Random) -> float:
+        """Return the wait after that many failures in a row."""
+        return rng.uniform(self.floor(failures), self.ceiling(failures))
+
+
+def next_poll(now: float, interval: float, rng: random.Random) -> float:
+    """Return when a polled value is read again: a tenth of the interval early or late, so that a fleet spreads out."""
+    return now + interval * rng.uniform(0.9, 1.1)
+
+
+def reissue(now: float, lifetime: float, rng: random.Random) -> float:
+    """Return when a value that cannot be renewed is issued again: at 85 to 95 % of its lifetime from now."""
+    return now + max(0.0, lifetime) * rng.uniform(0.85, 0.95)
+
+
+def turn(reads: int, connections: int) -> float:
+    """Return how long a blocking read may hold its connection, so that each of `reads` has its turn."""
+    if reads <= connections:
+        return BLOCKING_WAIT
+    return TURN_CYCLE / ceil(reads / connections)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """When changes are acted on."""
+
+    settle: float = 0.1
+    settle_max: float = 2.0
+    min_interval: float = 1.0
+
+    def settled(self, first_change: float, last_change: float, *, whole: bool) -> float:
+        """Return when changes have settled: at once where they are whole, else after a quiet time that is bounded."""
+        if whole:
+            return last_change
+        return min(last_change + self.settle, first_change + self.settle_max)
+
+    def due(self, first_change: float | None, last_change: float | None, *, whole: bool, last_reload: float | None) -> float:
+        """Return when to act: settled, and not too soon after the last reload; infinite when nothing changed."""
+        if first_change is None or last_change is None:
+            return inf
+        earliest = -inf if last_reload is None else last_reload + self.min_interval
+        return max(earliest, self.settled(first_change, last_change, whole=whole))
+
+
+def splay(now: float, longest: float, rng: random.Random) -> float:
+    """Return when to signal, so that a fleet that got one change does not reload as one."""
+    return now + rng.uniform(0.0, longest)
