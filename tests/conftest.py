@@ -1,0 +1,68 @@
+"""The servers as fixtures: one process for each pytest worker and kind, clean for each test; `own_*` for a test that kills or seals it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.servers import UnavailableError, missing
+from tests.servers.certificates import Authority
+from tests.servers.consul import Consul
+from tests.servers.openbao import OpenBao
+
+Server = TypeVar("Server", OpenBao, Consul)
+
+
+def _running(make: Callable[[], Server]) -> Iterator[Server]:
+    try:
+        server = make()
+    except UnavailableError as reason:
+        missing(reason)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop(kill=True)
+
+
+@pytest.fixture(scope="session")
+def _shared_openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    yield from _running(lambda: OpenBao(tmp_path_factory.mktemp("openbao")))
+
+
+@pytest.fixture
+def openbao(_shared_openbao: OpenBao) -> Iterator[OpenBao]:
+    """A running OpenBao with no mounts but its own; not to be stopped or sealed."""
+    yield _shared_openbao
+    _shared_openbao.clean()
+
+
+@pytest.fixture
+def own_openbao(tmp_path: Path) -> Iterator[OpenBao]:
+    """A running OpenBao of this test alone."""
+    yield from _running(lambda: OpenBao(tmp_path / "openbao"))
+
+
+@pytest.fixture
+def openbao_tls(tmp_path: Path) -> Iterator[OpenBao]:
+    """A running OpenBao of this test alone that serves TLS; its `ca_file` is what a client has to trust."""
+    yield from _running(lambda: OpenBao(tmp_path / "openbao", Authority(tmp_path / "authority")))
+
+
+@pytest.fixture(scope="session")
+def _shared_consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
+    yield from _running(lambda: Consul(tmp_path_factory.mktemp("consul")))
+
+
+@pytest.fixture
+def consul_server(_shared_consul: Consul) -> Iterator[Consul]:
+    """A running Consul with no keys and no services but its own; not to be stopped."""
+    yield _shared_consul
+    _shared_consul.clean()
+
+
+@pytest.fixture
+def own_consul(tmp_path: Path) -> Iterator[Consul]:
+    """A running Consul of this test alone."""
+    yield from _running(lambda: Consul(tmp_path / "consul"))
