@@ -1,5 +1,6 @@
 """The servers as fixtures: one process for each pytest worker and kind, clean for each test; `own_*` for a test that kills or seals it."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -9,9 +10,12 @@ import pytest
 from tests.servers import UnavailableError, missing
 from tests.servers.certificates import Authority
 from tests.servers.consul import Consul
+from tests.servers.haproxy import Haproxy
+from tests.servers.nginx import Nginx
 from tests.servers.openbao import OpenBao
 
 Server = TypeVar("Server", OpenBao, Consul)
+Proxy = TypeVar("Proxy", Nginx, Haproxy)
 
 
 def _running(make: Callable[[], Server]) -> Iterator[Server]:
@@ -66,3 +70,26 @@ def consul_server(_shared_consul: Consul) -> Iterator[Consul]:
 def own_consul(tmp_path: Path) -> Iterator[Consul]:
     """A running Consul of this test alone."""
     yield from _running(lambda: Consul(tmp_path / "consul"))
+
+
+@pytest.fixture
+def nginx() -> Iterator[Callable[[Path, Path], Nginx]]:
+    """Makes an NGINX from its prefix and its configuration file; not started, but stopped at the end of the test."""
+    with contextlib.ExitStack() as stops:
+        yield lambda prefix, conf: _stopped_by(stops, lambda: Nginx(prefix, conf))
+
+
+@pytest.fixture
+def haproxy() -> Iterator[Callable[[Path, Path], Haproxy]]:
+    """Makes a HAProxy from its folder and its configuration file; not started, but stopped at the end of the test."""
+    with contextlib.ExitStack() as stops:
+        yield lambda folder, conf: _stopped_by(stops, lambda: Haproxy(folder, conf))
+
+
+def _stopped_by(stops: contextlib.ExitStack, make: Callable[[], Proxy]) -> Proxy:
+    try:
+        proxy = make()
+    except UnavailableError as reason:
+        missing(reason)
+    stops.callback(proxy.stop, kill=True)
+    return proxy

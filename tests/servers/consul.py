@@ -58,7 +58,7 @@ class Consul:
         check = {"CheckID": f"service:{id}", "TTL": "24h", "Status": "passing" if passing else "critical"}
         body = {"ID": id, "Name": name, "Address": address, "Port": port, "Tags": list(tags), "Meta": meta or {}, "Check": check}
         self._ask("PUT", "/v1/agent/service/register", json=body)
-        # Said once more: the status in a registration does not survive a restart of the agent (it comes back as critical), a reported one does.
+        # Said once more: a status that was only registered comes back as critical when the agent restarts, a reported one stays.
         (self.recover if passing else self.fail)(id)
         return id
 

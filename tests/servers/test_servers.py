@@ -1,12 +1,12 @@
 """The servers that the other tests rely on do what their fixtures promise."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.servers import UnavailableError, missing
 from tests.servers.consul import Consul
 from tests.servers.haproxy import Haproxy
 from tests.servers.nginx import HTTP_DEFAULTS, Nginx
@@ -84,40 +84,30 @@ def test_consul_checks_can_fail_and_recover(consul_server: Consul):
     eventually(lambda: passing(consul_server, "web") == [])
 
 
-def test_nginx_serves_and_leaves_no_worker(tmp_path: Path):
+def test_nginx_serves_and_leaves_no_worker(tmp_path: Path, nginx: Callable[[Path, Path], Nginx]):
     """NGINX serves what its configuration says, checks another one, and takes its workers along when it is killed."""
     port, conf = free_port(), tmp_path / "nginx.conf"
     conf.write_text(f"events {{}}\nhttp {{ {HTTP_DEFAULTS} server {{ listen 127.0.0.1:{port}; location / {{ return 200 hello; }} }} }}\n")
-    try:
-        nginx = Nginx(tmp_path / "nginx", conf)
-    except UnavailableError as reason:
-        missing(reason)
-    subprocess.run(nginx.test_command(str(conf)), env=nginx.env, check=True, capture_output=True)
-    nginx.start()
-    try:
-        assert requests.get(f"http://127.0.0.1:{port}/", timeout=5).text == "hello"
-    finally:
-        nginx.stop(kill=True)
+    server = nginx(tmp_path / "nginx", conf)
+    subprocess.run(server.test_command(str(conf)), env=server.env, check=True, capture_output=True)
+    server.start()
+    assert requests.get(f"http://127.0.0.1:{port}/", timeout=5).text == "hello"
+    server.stop(kill=True)
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://127.0.0.1:{port}/", timeout=5)
 
 
-def test_haproxy_serves_and_leaves_no_worker(tmp_path: Path):
+def test_haproxy_serves_and_leaves_no_worker(tmp_path: Path, haproxy: Callable[[Path, Path], Haproxy]):
     """HAProxy serves what its configuration says, checks another one, and takes its workers along when it is killed."""
     port, conf = free_port(), tmp_path / "haproxy.cfg"
     conf.write_text(
         "defaults\n mode http\n timeout client 5s\n"
         f"frontend web\n bind 127.0.0.1:{port}\n http-request return status 200 content-type text/plain string hello\n",
     )
-    try:
-        haproxy = Haproxy(tmp_path / "haproxy", conf)
-    except UnavailableError as reason:
-        missing(reason)
-    subprocess.run(haproxy.test_command(str(conf)), env=haproxy.env, check=True, capture_output=True)
-    haproxy.start()
-    try:
-        assert eventually(lambda: requests.get(f"http://127.0.0.1:{port}/", timeout=5).text) == "hello"
-    finally:
-        haproxy.stop(kill=True)
+    server = haproxy(tmp_path / "haproxy", conf)
+    subprocess.run(server.test_command(str(conf)), env=server.env, check=True, capture_output=True)
+    server.start()
+    assert eventually(lambda: requests.get(f"http://127.0.0.1:{port}/", timeout=5).text) == "hello"
+    server.stop(kill=True)
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://127.0.0.1:{port}/", timeout=5)
