@@ -56,6 +56,14 @@ class Backends:
         else:
             backend.close()
 
+    def get(self, plan: BackendPlan) -> Backend:
+        """Return the backend of a plan that was acquired."""
+        return self._open[plan][0]
+
+    def watch_modes(self) -> tuple[tuple[str, str], ...]:
+        """Return how each directory is watched: its path, and `inotify` or `poll`."""
+        return tuple((plan.path, getattr(backend, "mode", "poll")) for plan, (backend, _) in tuple(self._open.items()) if isinstance(plan, Directory))
+
     def look(self) -> None:
         """Ask every backend for a look."""
         for backend, _users in self._open.values():
@@ -63,7 +71,7 @@ class Backends:
 
     def heartbeats(self) -> tuple[Heartbeat, ...]:
         """Return the threads of all backends."""
-        return tuple(beat for backend, _users in self._open.values() for beat in backend.heartbeats())
+        return tuple(beat for backend, _users in tuple(self._open.values()) for beat in backend.heartbeats())
 
     def _make(self, plan: BackendPlan) -> Backend:
         module = import_module(f"reloader.backends.{type(plan).__name__.lower()}")

@@ -1,0 +1,170 @@
+"""The command line, and what each outcome's exit status is: 0 done, 1 failed or closed, 2 configuration, 3 the volume is another's."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, build_opener
+
+from reloader import __version__, logs, settings
+from reloader.plan import Pipeline, Plan
+from reloader.supervisor import Supervisor, once
+from reloader.volume import VolumeLocked
+from reloader.world import World
+
+DONE, FAILED, MISCONFIGURED, LOCKED = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    command: Any = options.command
+    try:
+        return int(command(options))
+    except settings.ConfigurationInvalid as invalid:
+        print(invalid, file=sys.stderr)
+        return MISCONFIGURED
+    except VolumeLocked as locked:
+        print(f"reloader: {locked}", file=sys.stderr)
+        return LOCKED
+
+
+def _run(options: argparse.Namespace) -> int:
+    plan, files = _plan(options)
+    logs.set_up(plan.log)
+    try:
+        supervisor = Supervisor(plan, files, lambda: _plan(options)[0], World())
+    except OSError as error:
+        print(f"reloader: cannot listen on {plan.server.listen}: {error.strerror}; set server.listen, or off for none", file=sys.stderr)
+        return FAILED
+    supervisor.run()
+    return DONE
+
+
+def _once(options: argparse.Namespace) -> int:
+    plan, _ = _plan(options)
+    logs.set_up(plan.log)
+    outcomes = once(plan, World(), dry_run=options.dry_run)
+    if options.dry_run:
+        print("".join(str(diff) for diff in outcomes.values()) or "nothing would change")
+        return DONE
+    return DONE if all(outcomes.values()) else FAILED
+
+
+def _check(options: argparse.Namespace) -> int:
+    plan, files = _plan(options)
+    for pipeline in plan.pipelines:
+        print("\n".join(_summary(pipeline)))
+    print(f"{len(files)} file{'' if len(files) == 1 else 's'}, no mistakes" if files else "no file, no mistakes")
+    return DONE
+
+
+def _status(options: argparse.Namespace) -> int:
+    address = options.address or _status_address(_plan(options)[0].server.listen)
+    try:
+        with build_opener(ProxyHandler({})).open(f"http://{address}/status", timeout=5) as answer:
+            document = json.load(answer)
+    except HTTPError as error:
+        print(f"reloader: {address} answered {error.code}: {error.read().decode().strip()}", file=sys.stderr)
+        return FAILED
+    except (URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        print(f"reloader: nothing answers on {address} ({reason}); is `reloader run` up, and server.listen not off?", file=sys.stderr)
+        return FAILED
+    print(json.dumps(document, indent=1) if options.json else "\n".join(_table(document)))
+    return DONE if document["ready"] else FAILED
+
+
+def _demo(_options: argparse.Namespace) -> int:
+    from reloader.demo import demo  # noqa: PLC0415 - only for those who ask for it
+
+    return DONE if demo(sys.stdout) else FAILED
+
+
+def _plan(options: argparse.Namespace) -> tuple[Plan, tuple[Path, ...]]:
+    """Return the plan that the command line, the files and the environment ask for."""
+    plan, files = settings.find(options.files, options.watch, options.process, options.signal, os.environ)
+    server = replace(plan.server, listen=options.listen) if options.listen else plan.server
+    given = {key: value for key, value in (("level", options.log_level), ("format", options.log_format)) if value}
+    return replace(plan, server=server, log=replace(plan.log, **given)), files
+
+
+def _summary(pipeline: Pipeline) -> list[str]:
+    """Return what a pipeline would read, write and signal."""
+    lines = [f"pipeline {pipeline.name} (fail-{pipeline.failure.mode})"]
+    lines += [f"  reads    {name}: {source.kind} {_what(source.settings)}" for name, source in pipeline.sources.items()]
+    if pipeline.volume is not None:
+        names = [*pipeline.volume.files, *([f"every file of {pipeline.volume.copy}"] if pipeline.volume.copy else [])]
+        lines += [f"  writes   {pipeline.volume.path}/{name}" for name in names]
+    lines.append(f"  signals  {pipeline.target.kind} {_what(pipeline.target.settings)}".rstrip())
+    return lines
+
+
+def _what(settings_of_kind: Any) -> str:
+    """Return what a kind's settings say of themselves, which is never a secret."""
+    describe = getattr(settings_of_kind, "describe", None)
+    return str(describe()) if describe else ""
+
+
+def _status_address(listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    return f"{'localhost' if host in ('', '[::]', '0.0.0.0') else host}:{port}"  # noqa: S104 - read, not bound
+
+
+def _table(document: Mapping[str, Any]) -> list[str]:
+    """Return the status as a table for people."""
+    lines = []
+    for pipeline in document["pipelines"]:
+        state = "closed" if pipeline["closed"] else "ready" if pipeline["ready"] else "not ready"
+        numbers = pipeline["generations"]
+        lines.append(f"{pipeline['name']}  {state}{', degraded' if pipeline['degraded'] else ''} (fail-{pipeline['mode']})")
+        lines += [f"  source   {_source_line(source)}" for source in pipeline["sources"]]
+        lines.append(f"  volume   published {numbers['published'] or '-'}, confirmed {numbers['confirmed'] or '-'}")
+        target = pipeline["target"]
+        lines.append(f"  target   {target['kind']}{' pid ' + str(target['pid']) if target['pid'] else ''}")
+        lines += [f"  {label:<8} {pipeline[label]}" for label in ("owed", "rejected") if pipeline[label]]
+        lines += [f"  because  {reason}" for reason in pipeline["reasons"]]
+    lines += [f"configuration refused: {mistake}" for mistake in document["configuration"]["mistakes"]]
+    return lines
+
+
+def _source_line(source: Mapping[str, Any]) -> str:
+    age = "never read" if source["age_seconds"] is None else f"{source['age_seconds']:.0f} s old" if source["age_seconds"] else "current"
+    failure = f": {source['failure']}" if source["failure"] else ""
+    return f"{source['name']} ({source['kind']})  {age}  {source['detail']}{failure}".rstrip()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reloader", description="Renders configuration onto a shared volume, and makes a running process take it."
+    )
+    parser.add_argument("--version", action="version", version=f"reloader {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = _command(commands, "run", _run, "the sidecar: watch, render, publish, signal")
+    first = _command(commands, "once", _once, "one render and publish, then exit: init containers, CI")
+    first.add_argument("--dry-run", action="store_true", help="print what would change, secrets masked, and change nothing")
+    _command(commands, "check", _check, "validate configuration and templates without touching a server")
+    status = _command(commands, "status", _status, "what the running one knows")
+    status.add_argument("--json", action="store_true", help="the whole document")
+    status.add_argument("--address", metavar="HOST:PORT", help="where it listens (default: as configured)")
+    commands.add_parser("demo", help="a real change travelling to a real process on this machine").set_defaults(command=_demo)
+    for each in (run, first):
+        each.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+        each.add_argument("--log-format", choices=("json", "logfmt", "console"))
+    run.add_argument("--listen", metavar="ADDRESS", help="where the endpoints are served, such as [::]:9533, or off")
+    return parser
+
+
+def _command(commands: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=command, listen=None, log_level=None, log_format=None)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a configuration file; one pipeline each")
+    parser.add_argument("--watch", action="append", default=[], metavar="DIR", help="no file: watch this mounted directory")
+    parser.add_argument("--process", default="", metavar="NAME", help="no file: the process to signal")
+    parser.add_argument("--signal", metavar="SIGNAL", help="no file: the signal, HUP unless told otherwise")
+    return parser

@@ -1,0 +1,180 @@
+"""One pipeline: waits for a reason to act, runs one cycle; the only thread that writes its volume or touches its target."""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+
+from reloader.check import CheckErrored, CheckRefused
+from reloader.pipeline.content import Content
+from reloader.pipeline.delivery import Delivery
+from reloader.pipeline.facts import Freshness, View, facts, report
+from reloader.pipeline.stages import StageFailed, Stages
+from reloader.plan import Pipeline as Plan
+from reloader.policy import verdict
+from reloader.render import RenderFailed
+from reloader.snapshot import Mailbox, Snapshot
+from reloader.status import Metrics, PipelineReport, Status
+from reloader.targets import Held, Target
+from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked
+from reloader.world import World
+
+log = logging.getLogger("reloader")
+
+UNSETTLED_LOOK = 1.0
+"""How often a pipeline that is not at rest is looked at: ages grow and graces end without an event."""
+CYCLE_LIMIT = 60.0
+"""How long one cycle may take, beside the operator's check, before the thread counts as stuck."""
+EXPECTED = (RenderFailed, CheckRefused, CheckErrored, VolumeError, Held)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a pipeline is made of."""
+
+    plan: Plan
+    mailbox: Mailbox
+    volume: Volume | Mounted
+    target: Target
+    status: Status
+    metrics: Metrics
+    world: World
+    look: Callable[[], None] = lambda: None
+    """Ask the directories for a look."""
+
+
+class Pipeline:
+    """Sources, a volume, a target."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._plan, self._mailbox, self._volume, self._clock = parts.plan, parts.mailbox, parts.volume, parts.world.clock
+        stages = Stages(parts.plan.name, parts.metrics, parts.world.clock, EXPECTED)
+        self.content = Content(parts.plan, parts.volume, stages, parts.metrics, parts.world)
+        self.delivery = Delivery(parts.plan.name, parts.target, parts.volume, parts.plan.timing, stages, parts.metrics, parts.world)
+        self._stages = stages
+        self._freshness = Freshness(parts.world.clock)
+        self._started = self.due = self._resync_at = self._clock.now()
+        self._opened = self._stopping = False
+
+    def open(self) -> None:
+        """Take the volume; one that cannot be taken now is tried again with every cycle.
+
+        Raises:
+            VolumeLocked: another reloader has it.
+
+        """
+        try:
+            with self._stages.stage("open", 0, quiet=True):
+                self._volume.open()
+        except StageFailed as failed:
+            if isinstance(failed.cause, VolumeLocked):
+                raise failed.cause from None
+            self.content.refuse_volume(failed)
+        else:
+            self._opened = True
+            self._freshness.resume(self._volume.ages)
+
+    def stop(self) -> None:
+        """Make `run` return once the step in hand has ended; what is owed stays owed in the record."""
+        self._stopping = True
+        self._mailbox.nudge()
+
+    def run(self) -> None:
+        """Run cycles until `stop`."""
+        while not self._stopping:
+            self.due = self._clock.now() + CYCLE_LIMIT + self._check_timeout()
+            look_at = self._guarded_cycle()
+            self.due = look_at + CYCLE_LIMIT
+            self._mailbox.wait(look_at - self._clock.now(), self._parts.target.descriptors())
+        self.close()
+
+    def publish_once(self) -> bool:
+        """Publish what the sources say now, waiting for them for `startup_grace`; return whether what is published may be relied on."""
+        while not self._over():
+            snapshot = self._mailbox.take()
+            if self._opened and self.content.converge(snapshot, last_reload=None):
+                break
+            self._mailbox.wait(UNSETTLED_LOOK)
+        refused = self.content.rejected or self.content.unwritable
+        return self.report().ready and self._volume.published is not None and refused is None
+
+    def await_snapshot(self) -> Snapshot:
+        """Return what the sources say once each has said something, or what there is when `startup_grace` is over."""
+        while self._mailbox.take().missing and not self._over():
+            self._mailbox.wait(UNSETTLED_LOOK)
+        return self._mailbox.take()
+
+    def close(self) -> None:
+        """Write down how old everything is, and free the volume and the target."""
+        if self._opened:
+            with suppress(VolumeError):
+                self._volume.remember_ages(self._freshness.known_current(self._mailbox.take()))
+        self._parts.target.close()
+        self._volume.close()
+
+    def cycle(self) -> float:
+        """Make the volume match the snapshot, then the target match the volume; return when to look again."""
+        snapshot = self._mailbox.take()
+        if self._ready_to_publish() and self.content.converge(snapshot, last_reload=self._last_reload()):
+            self._mailbox.taken(snapshot)
+        if self._opened:
+            self.delivery.converge()
+        return self._next_look(self.report())
+
+    def report(self) -> PipelineReport:
+        """Put down how the pipeline fares."""
+        now = self._clock.now()
+        view = View(self._plan, self._mailbox.take(), self._volume, self.content, self.delivery, self._freshness, now, self._started)
+        made = report(view, verdict(facts(view)))
+        self._parts.status.put(made)
+        return made
+
+    def _guarded_cycle(self) -> float:
+        """Run a cycle; a mistake of ours degrades this pipeline, and ends neither it nor the others."""
+        try:
+            self._resync()
+            return self.cycle()
+        except Exception as error:
+            self._stages.failed("cycle", f"internal error: {type(error).__name__}", 0)
+            log.debug("cycle", exc_info=True)
+            return self._clock.now() + UNSETTLED_LOOK
+
+    def _resync(self) -> None:
+        """Look at everything once in a while, whether anything seemed to change or not."""
+        now = self._clock.now()
+        if now < self._resync_at:
+            return
+        self._resync_at = now + self._plan.timing.resync
+        self._parts.look()
+        if not self._opened:
+            self.open()
+        self.content.look_again()
+        if self._opened:
+            with self._stages.stage("record", 0, quiet=True):
+                self._volume.remember_ages(self._freshness.known_current(self._mailbox.take()))
+
+    def _ready_to_publish(self) -> bool:
+        return self._opened and not self.delivery.busy
+
+    def _last_reload(self) -> float | None:
+        """Return when the target was last given something to read."""
+        published = self._volume.published
+        known = [at for at in (self.delivery.last_signal, published.at if published else None) if at is not None]
+        return max(known, default=None)
+
+    def _next_look(self, known: PipelineReport) -> float:
+        now = self._clock.now()
+        wanted = [self._resync_at, self.content.look_at if self._ready_to_publish() else inf, self.delivery.look_at]
+        ends = [end for source in known.sources for end in (source.current_until, source.expires) if end is not None]
+        if known.degraded or any(not source.up for source in known.sources) or any(end <= now for end in ends):
+            wanted.append(now + UNSETTLED_LOOK)
+        return min(*wanted, *(end for end in ends if end > now), inf)
+
+    def _over(self) -> bool:
+        return self._clock.now() - self._started >= self._plan.failure.startup_grace
+
+    def _check_timeout(self) -> float:
+        check = self._plan.volume.check if self._plan.volume else None
+        return check.timeout if check else 0.0

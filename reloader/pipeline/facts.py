@@ -1,0 +1,138 @@
+"""Says how a pipeline fares: to the policy as facts, to people as a report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reloader.plan import Pipeline as Plan
+from reloader.policy import Delivery as State, Facts, SourceFacts, Verdict
+from reloader.snapshot import Snapshot, Standing
+from reloader.status import PipelineReport, SourceReport, TargetReport
+from reloader.world.clock import Clock
+
+
+class Freshness:
+    """How old each source's value is; ages go on from an earlier run, by the wall clock of its record."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._started = clock.now()
+        self._ages_at_start: dict[str, float] = {}
+
+    def resume(self, recorded: Mapping[str, float]) -> None:
+        """Go on from the wall clock times at which sources were last known to be current."""
+        wall, now = self._clock.wall(), self._clock.now()
+        self._ages_at_start = {name: max(0.0, wall - last) - (now - self._started) for name, last in recorded.items()}
+
+    def age(self, name: str, standing: Standing) -> float:
+        """Return the seconds since the source was last known to be current, in this run or an earlier one."""
+        now = self._clock.now()
+        if standing.reading is not None:
+            return standing.age(now)
+        return max(0.0, self._ages_at_start.get(name, 0.0) + now - self._started)
+
+    def known_current(self, snapshot: Snapshot) -> dict[str, float]:
+        """Return for each source the wall clock time at which it was last known to be current, for the record."""
+        wall = self._clock.wall()
+        return {
+            name: wall - self.age(name, standing)
+            for name, standing in snapshot.standings.items()
+            if standing.reading is not None or name in self._ages_at_start
+        }
+
+
+@dataclass(frozen=True)
+class View:
+    """All that is known of a pipeline at one moment."""
+
+    plan: Plan
+    snapshot: Snapshot
+    volume: Volume | Mounted
+    content: Content
+    delivery: Delivery
+    freshness: Freshness
+    now: float
+    started: float
+
+
+def facts(view: View) -> Facts:
+    """Return what the verdict on a pipeline depends on."""
+    plan, now, published = view.plan, view.now, view.volume.published
+    rejected, unwritable = view.content.rejected, view.content.unwritable
+    refused_first = rejected is not None and rejected.stage == "check" and rejected.refused and published is None
+    return Facts(
+        mode=plan.failure.mode,
+        startup_grace=plan.failure.startup_grace,
+        max_staleness=plan.failure.max_staleness,
+        since_start=now - view.started,
+        published=published is not None,
+        first_refused=rejected.reason if rejected and refused_first else None,
+        sources=tuple(_source_facts(view, name, standing) for name, standing in view.snapshot.standings.items()),
+        rejected=rejected.reason if rejected else None,
+        rejected_for=now - rejected.since if rejected else 0.0,
+        unwritable=unwritable.reason if unwritable else None,
+        unwritable_for=now - unwritable.since if unwritable else 0.0,
+        delivery=State.CONFIRMED if published is None else view.delivery.state,
+        delivery_reason=view.delivery.reason,
+        since_publish=now - published.at if published else 0.0,
+        not_ready_when_closed="not_ready" in plan.failure.when_closed,
+    )
+
+
+def report(view: View, verdict: Verdict) -> PipelineReport:
+    """Return what people are told of a pipeline."""
+    plan, snapshot, delivery, published = view.plan, view.snapshot, view.delivery, view.volume.published
+    number = published.number if published else 0
+    confirmed = delivery.state is State.CONFIRMED and published is not None
+    wanted = view.content.rejected or view.content.unwritable
+    waiting = bool(wanted) or (snapshot.first_change is not None and not snapshot.missing)
+    return PipelineReport(
+        name=plan.name,
+        mode=plan.failure.mode,
+        ready=verdict.ready,
+        started=verdict.started,
+        degraded=verdict.degraded,
+        closed=verdict.closed,
+        reasons=verdict.reasons,
+        desired=number + 1 if waiting or published is None else number,
+        published=number,
+        confirmed=number if confirmed else view.volume.last_confirmed,
+        published_at=published.wall if published else None,
+        owed=None if confirmed or published is None else f"{delivery.state}: {delivery.reason}" if delivery.reason else delivery.state,
+        rejected=f"{wanted.stage}: {wanted.reason}" if wanted else None,
+        last_reload_successful=delivery.successful,
+        last_success=delivery.last_success,
+        sources=tuple(_source_report(plan, name, standing) for name, standing in snapshot.standings.items()),
+        target=TargetReport(
+            kind=plan.target.kind,
+            pid=delivery.instance.pid if delivery.instance and delivery.instance.is_process else None,
+            trouble=delivery.trouble,
+        ),
+    )
+
+
+def _source_facts(view: View, name: str, standing: Standing) -> SourceFacts:
+    plan, source = view.plan, view.plan.sources.get(name)
+    mode = source.on_failure if source else None
+    limit = source.max_staleness if source else None
+    expires = standing.reading.expires if standing.reading else None
+    return SourceFacts(
+        name=name,
+        mode=mode or plan.failure.mode,
+        age=view.freshness.age(name, standing),
+        max_staleness=plan.failure.max_staleness if limit is None else limit,
+        failure=f"{standing.failure.kind}: {standing.failure.reason}" if standing.failure else None,
+        expired=expires is not None and expires <= view.now,
+    )
+
+
+def _source_report(plan: Plan, name: str, standing: Standing) -> SourceReport:
+    reading = standing.reading
+    return SourceReport(
+        name=name,
+        kind=plan.sources[name].kind if name in plan.sources else "templates",
+        up=standing.failure is None and reading is not None,
+        current_until=reading.current_until if reading else None,
+        failure=f"{standing.failure.kind}: {standing.failure.reason}" if standing.failure else None,
+        detail=reading.detail if reading else "",
+        expires=reading.expires if reading else None,
+    )

@@ -1,0 +1,143 @@
+"""The report of a pipeline, and the document that `/status` answers with. No field of it ever holds a value or a token."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from reloader.world.clock import Clock
+
+SCHEMA_VERSION = 1
+"""Of the `/status` document: raised when a field changes its meaning or goes, not when one comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceReport:
+    """One source; times are seconds of the boot clock."""
+
+    name: str
+    kind: str
+    up: bool
+    current_until: float | None
+    """Until when its value is known to be current: infinite while it is watched, None when there never was a value."""
+    failure: str | None = None
+    detail: str = ""
+    expires: float | None = None
+
+    def age(self, now: float) -> float | None:
+        """Return the seconds since the value was last known to be current; None when there never was one."""
+        return None if self.current_until is None else max(0.0, now - self.current_until)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetReport:
+    """The target, as far as it is known."""
+
+    kind: str
+    pid: int | None = None
+    trouble: str | None = None
+    """Why a reload that is due was not asked for, as in `reloader.targets.Trouble`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineReport:
+    """One pipeline; generations are numbers that only grow, 0 for none."""
+
+    name: str
+    mode: str
+    ready: bool = False
+    started: bool = False
+    degraded: bool = True
+    closed: bool = False
+    reasons: tuple[str, ...] = ("starting",)
+    desired: int = 0
+    published: int = 0
+    confirmed: int = 0
+    published_at: float | None = None
+    """Wall clock."""
+    owed: str | None = None
+    """Why the published generation is not confirmed, if it is not."""
+    rejected: str | None = None
+    """Why newer content is not published, if there is some."""
+    last_reload_successful: bool | None = None
+    last_success: float | None = None
+    """Wall clock of the last confirmed reload."""
+    sources: tuple[SourceReport, ...] = ()
+    target: TargetReport = TargetReport(kind="none")
+
+
+@dataclass
+class Status:
+    """The latest report of every pipeline; each is replaced whole, so that a reader never sees half of one."""
+
+    clock: Clock
+    reports: Mapping[str, PipelineReport] = field(default_factory=dict)
+    config_successful: bool = True
+    """Whether the own configuration, as it is on the disk now, is the one that runs."""
+    config_mistakes: tuple[str, ...] = ()
+    alive: Callable[[], tuple[str, ...]] = tuple
+    """Return the threads that are stuck."""
+
+    def put(self, report: PipelineReport) -> None:
+        """Replace the report of one pipeline; having started once is kept."""
+        before = self.reports.get(report.name)
+        started = report.started or (before is not None and before.started)
+        self.reports = {**self.reports, report.name: replace(report, started=started)}
+
+    def drop(self, name: str) -> None:
+        """Forget a pipeline that is no longer configured."""
+        self.reports = {other: report for other, report in self.reports.items() if other != name}
+
+    @property
+    def ready(self) -> bool:
+        """Return whether what every pipeline published may be relied on."""
+        return bool(self.reports) and all(report.ready for report in self.reports.values())
+
+    @property
+    def started(self) -> bool:
+        """Return whether every pipeline was ready for its target once."""
+        return bool(self.reports) and all(report.started for report in self.reports.values())
+
+
+def document(status: Status, version: str) -> dict[str, Any]:
+    """Return what `/status` answers with, as plain data; its schema is docs/status.schema.json."""
+    now = status.clock.now()
+    return {
+        "schema": SCHEMA_VERSION,
+        "version": version,
+        "ready": status.ready,
+        "configuration": {"successful": status.config_successful, "mistakes": list(status.config_mistakes)},
+        "pipelines": [_pipeline(report, now, status.clock.wall()) for report in status.reports.values()],
+    }
+
+
+def _pipeline(report: PipelineReport, now: float, wall: float) -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "mode": report.mode,
+        "ready": report.ready,
+        "started": report.started,
+        "degraded": report.degraded,
+        "closed": report.closed,
+        "reasons": list(report.reasons),
+        "generations": {"desired": report.desired, "published": report.published, "confirmed": report.confirmed},
+        "published_at": report.published_at,
+        "owed": report.owed,
+        "rejected": report.rejected,
+        "last_reload_successful": report.last_reload_successful,
+        "last_reload_success_at": report.last_success,
+        "sources": [_source(source, now, wall) for source in report.sources],
+        "target": {"kind": report.target.kind, "pid": report.target.pid, "trouble": report.target.trouble},
+    }
+
+
+def _source(source: SourceReport, now: float, wall: float) -> dict[str, Any]:
+    age = source.age(now)
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "up": source.up,
+        "age_seconds": None if age is None else round(age, 3),
+        "failure": source.failure,
+        "detail": source.detail,
+        "expires_at": None if source.expires is None else round(wall + source.expires - now, 3),
+    }

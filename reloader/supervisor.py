@@ -1,0 +1,275 @@
+"""Starts, watches and stops every thread; takes a new plan by comparing it with the old one, so that what is equal keeps running."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from reloader import __version__, sources, targets
+from reloader.backends import Backends
+from reloader.backends.directory import Scan
+from reloader.mask import masked_diff
+from reloader.pipeline import Parts, Pipeline
+from reloader.pipeline.content import mask_of
+from reloader.pipeline.intake import Intake
+from reloader.plan import BackendPlan, Directory, Pipeline as PipelinePlan, Plan
+from reloader.render import Renderer
+from reloader.server import Endpoints, Server
+from reloader.snapshot import Mailbox
+from reloader.status import Metrics, Status
+from reloader.volume import Mounted, Volume
+from reloader.world import World
+
+log = logging.getLogger("reloader")
+
+LEAVE = 5.0
+"""How many seconds a stop may take."""
+
+
+class Running:
+    """One pipeline with all that it holds: its reads, its thread."""
+
+    def __init__(self, plan: PipelinePlan, backends: Backends, status: Status, metrics: Metrics, world: World) -> None:
+        self.plan = plan
+        self._backends = backends
+        self._acquired: list[BackendPlan] = []
+        self._cancels: list[Callable[[], None]] = []
+        self._templates = Renderer(plan.volume).template_directories if plan.volume else ()
+        self._sources = {name: sources.make(each.kind, each.settings, plan.connections) for name, each in plan.sources.items()}
+        self.mailbox = Mailbox([*plan.sources, *self._templates])
+        parsed = {name: (source, plan.sources[name].parse) for name, source in self._sources.items()}
+        self._intake = Intake(plan.name, parsed, self.mailbox, metrics)
+        volume = Volume(plan.volume, world) if plan.volume else Mounted(world)
+        target = targets.make(plan.target.kind, plan.target.settings, plan.target.verify, world)
+        self.volume = volume
+        self.pipeline = Pipeline(Parts(plan, self.mailbox, volume, target, status, metrics, world, self._look))
+        self.thread = threading.Thread(target=self.pipeline.run, name=f"pipeline {plan.name}", daemon=True)
+        metrics.introduce(plan.name)
+
+    def read(self) -> None:
+        """Begin to read every source and every template directory."""
+        for name, source in self._sources.items():
+            backend = self._backends.acquire(source.backend)
+            self._acquired.append(source.backend)
+            self._cancels.append(backend.watch(source.read, self._intake, name))
+        for path in self._templates:
+            directory = Directory(path=path)
+            self._acquired.append(directory)
+            self._cancels.append(self._backends.acquire(directory).watch(Scan(), self._intake, path))
+
+    def start(self) -> None:
+        """Begin to read and to run."""
+        self.read()
+        self.thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the step in hand."""
+        self.pipeline.stop()
+        self.thread.join(LEAVE)
+
+    def forget(self) -> None:
+        """Give back what was read from; a backend that nobody else uses is closed."""
+        for cancel in self._cancels:
+            cancel()
+        for plan in self._acquired:
+            self._backends.release(plan)
+
+    def _look(self) -> None:
+        for plan in {plan for plan in self._acquired if isinstance(plan, Directory)}:
+            self._backends.get(plan).look()
+
+
+class Supervisor:
+    """All pipelines of one process, its endpoints, and its own configuration."""
+
+    def __init__(self, plan: Plan, files: tuple[Path, ...], load: Callable[[], Plan], world: World) -> None:
+        self._plan = plan
+        self._load = load
+        self._world = world
+        self._backends = Backends(world)
+        self.status = Status(world.clock, alive=self._stuck)
+        self.metrics = Metrics(self.status, __version__, self._backends.watch_modes)
+        self._server = (
+            Server(plan.server, Endpoints(self.status, self.metrics, plan.server.details)) if plan.server.listen != "off" else None
+        )
+        self._running: dict[str, Running] = {}
+        self._own = _Own(files)
+        self._stopping = self._asked = False
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Raises:
+            VolumeLocked: another reloader has one of the volumes.
+            ConfigurationInvalid: never; a bad change of the running configuration is refused and reported.
+
+        """
+        self._catch_signals()
+        opened = {plan.name: self._made(plan) for plan in self._plan.pipelines}
+        for running in opened.values():
+            running.pipeline.open()
+        for name, running in opened.items():
+            self._running[name] = running
+            running.start()
+        if self._server is not None:
+            self._server.start()
+        self._own.watch(self._backends)
+        log.info("running", extra={"fields": {"version": __version__, "pipelines": ",".join(opened)}})
+        while not self._stopping:
+            self._own.mailbox.wait(60.0)
+            self._attend()
+        self._leave()
+
+    def _attend(self) -> None:
+        """Do what was asked for: by SIGHUP a look at everything, by a change on the disk a look at the own configuration."""
+        asked, self._asked = self._asked, False
+        if asked:
+            self._backends.look()
+        if (self._own.changed() or asked) and not self._stopping:
+            self._reload_configuration()
+
+    def _reload_configuration(self) -> None:
+        """Take a changed configuration, or keep the old one and say that it would not survive a restart."""
+        try:
+            plan = self._load()
+        except ValueError as invalid:
+            self._refuse(str(invalid).splitlines())
+            return
+        restart = _needs_restart(self._plan, plan)
+        if restart:
+            self._refuse([f"{key} changed: that needs a restart" for key in restart])
+            return
+        self.status.config_successful, self.status.config_mistakes = True, ()
+        if plan != self._plan:
+            self._apply(plan)
+            log.info("configuration taken")
+
+    def _refuse(self, mistakes: list[str]) -> None:
+        if tuple(mistakes) != self.status.config_mistakes:
+            for mistake in mistakes:
+                log.error("configuration refused; the old one runs on, and would not survive a restart: %s", mistake)
+        self.status.config_successful, self.status.config_mistakes = False, tuple(mistakes)
+
+    def _apply(self, plan: Plan) -> None:
+        """Replace what differs. The new reads begin before the old ones end, so that shared backends keep connections and leases."""
+        wanted = {each.name: each for each in plan.pipelines}
+        for name, running in list(self._running.items()):
+            if wanted.get(name) != running.plan:
+                running.stop()
+                self._replace(running, wanted.get(name))
+        for name, each in wanted.items():
+            if name not in self._running:
+                self._replace(None, each)
+        self._plan = plan
+
+    def _replace(self, old: Running | None, plan: PipelinePlan | None) -> None:
+        if plan is not None:
+            new = self._made(plan)
+            new.pipeline.open()
+            new.start()
+            self._running[plan.name] = new
+        elif old is not None:
+            del self._running[old.plan.name]
+            self.status.drop(old.plan.name)
+        if old is not None:
+            old.forget()
+
+    def _made(self, plan: PipelinePlan) -> Running:
+        return Running(plan, self._backends, self.status, self.metrics, self._world)
+
+    def _leave(self) -> None:
+        for running in self._running.values():
+            running.pipeline.stop()
+        for running in self._running.values():
+            running.stop()
+            running.forget()
+        if self._server is not None:
+            self._server.close()
+        log.info("stopped")
+
+    def _stuck(self) -> tuple[str, ...]:
+        now = self._world.clock.now()
+        late = [beat.thread for beat in self._backends.heartbeats() if beat.due < now]
+        late += [each.thread.name for each in self._running.values() if not each.thread.is_alive() or each.pipeline.due < now]
+        return tuple(late)
+
+    def _catch_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_look)
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        self._own.mailbox.nudge()
+
+    def _on_look(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+        self._own.mailbox.nudge()
+
+
+class _Own:
+    """Watches the files that the own configuration came from."""
+
+    def __init__(self, files: tuple[Path, ...]) -> None:
+        self._names: dict[Path, set[str]] = {}
+        for file in files:
+            self._names.setdefault(file.absolute().parent, set()).add(file.name)
+        self.mailbox = Mailbox(str(directory) for directory in self._names)
+
+    def watch(self, backends: Backends) -> None:
+        """Begin to watch."""
+        for directory, names in self._names.items():
+            backends.acquire(Directory(path=str(directory))).watch(Scan(names=frozenset(names)), self.mailbox, str(directory))
+
+    def changed(self) -> bool:
+        """Return whether something changed since the last call; what could not be read counts, as its loss is a mistake to report."""
+        snapshot = self.mailbox.take()
+        failing = any(standing.failure for standing in snapshot.standings.values())
+        self.mailbox.taken(snapshot)
+        return failing or (snapshot.first_change is not None)
+
+
+def _needs_restart(old: Plan, new: Plan) -> list[str]:
+    """Return the keys that changed and cannot be taken while running."""
+    keys = [key for key in ("server", "log") if getattr(old, key) != getattr(new, key)]
+    volumes = {each.name: each.volume.path for each in old.pipelines if each.volume}
+    moved = [each.name for each in new.pipelines if each.volume and volumes.get(each.name, each.volume.path) != each.volume.path]
+    return keys + [f"volume.path of {name}" for name in moved]
+
+
+def once(plan: Plan, world: World, *, dry_run: bool = False) -> Mapping[str, bool | str]:
+    """Render and publish every pipeline once; neither signal nor revoke.
+
+    Returns:
+        For each pipeline whether what is published may be relied on; for a dry run the masked diff.
+
+    Raises:
+        VolumeLocked: another reloader has one of the volumes.
+
+    """
+    backends = Backends(world)
+    status = Status(world.clock)
+    metrics = Metrics(status, __version__)
+    quiet = [replace(each, target=replace(each.target, kind="none", settings=None)) for each in plan.pipelines]
+    running = [Running(each, backends, status, metrics, world) for each in quiet]
+    try:
+        for each in running:
+            if not dry_run:
+                each.pipeline.open()
+            each.read()
+        return {each.plan.name: _diff(each) if dry_run else each.pipeline.publish_once() for each in running}
+    finally:
+        for each in running:
+            each.pipeline.close()
+            each.forget()
+
+
+def _diff(running: Running) -> str:
+    """Return what a publish would change, secrets masked."""
+    snapshot = running.pipeline.await_snapshot()
+    rendered = running.pipeline.content.preview(snapshot)
+    published = running.volume.published_files()
+    return masked_diff(published, {name: file.data for name, file in rendered.items()}, mask_of(snapshot))
