@@ -37,6 +37,11 @@ class Backoff:
         return rng.uniform(self.floor(failures), self.ceiling(failures))
 
 
+def first_poll(now: float, interval: float, rng: random.Random) -> float:
+    """Return when a polled value is read for the second time: anywhere in the interval, so that a rollout is no herd from then on."""
+    return now + interval * rng.uniform(0.0, 1.0)
+
+
 def next_poll(now: float, interval: float, rng: random.Random) -> float:
     """Return when a polled value is read again: a tenth of the interval early or late, so that a fleet spreads out."""
     return now + interval * rng.uniform(0.9, 1.1)

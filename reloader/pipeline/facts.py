@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from reloader.pipeline.content import Content
+from reloader.pipeline.delivery import Delivery
 from reloader.plan import Pipeline as Plan
 from reloader.policy import Delivery as State, Facts, SourceFacts, Verdict
 from reloader.snapshot import Snapshot, Standing
 from reloader.status import PipelineReport, SourceReport, TargetReport
+from reloader.volume import Mounted, Volume
 from reloader.world.clock import Clock
 
 
