@@ -56,7 +56,7 @@ def unpacked(package: str, *, suite: str = "") -> Path:
     """
     suite = suite or _os_release().get("VERSION_CODENAME", "stable")
     root = cache() / f"{suite}-{package}-{platform.machine()}"
-    with _locked(cache() / "lock"):
+    with cache_locked():
         if not root.exists():
             _fetch(package, suite, root)
     return root
@@ -73,12 +73,12 @@ def cache() -> Path:
 def _fetch(package: str, suite: str, root: Path) -> None:
     with tempfile.TemporaryDirectory(dir=root.parent, prefix="..fetch-") as work:
         apt = _apt_root(Path(work), suite)
-        _run(*apt, "update")
+        run(*apt, "update")
         # With the machine's own dpkg status: only what it lacks is fetched.
-        _run(*apt, "install", "--download-only", "--no-install-recommends", "--yes", package)
+        run(*apt, "install", "--download-only", "--no-install-recommends", "--yes", package)
         staged = Path(work) / "root"
         for archive in sorted(Path(work).glob("archives/*.deb")):
-            _run("dpkg", "-x", str(archive), str(staged))
+            run("dpkg", "-x", str(archive), str(staged))
         if not staged.exists():
             raise UnavailableError(f"apt says that {package} is installed, but its program is not here")
         staged.rename(root)
@@ -89,7 +89,7 @@ def _apt_root(work: Path, suite: str) -> list[str]:
     for folder in ("lists/partial", "archives/partial"):
         (work / folder).mkdir(parents=True)
     signed = f" [signed-by={_KEYRING}]" if _KEYRING.exists() else ""
-    (work / "sources.list").write_text(f"deb{signed} {_mirror()} {suite} main\n")
+    (work / "sources.list").write_text(f"deb{signed} {mirror()} {suite} main\n")
     options = {
         "Dir::State::lists": work / "lists",
         "Dir::Cache": work,
@@ -104,8 +104,13 @@ def _apt_root(work: Path, suite: str) -> list[str]:
     return ["apt-get", "--quiet", *(f"-o{name}={value}" for name, value in options.items())]
 
 
-def _mirror() -> str:
-    """Return the address of the mirror that this machine's apt uses for Debian itself."""
+def mirror() -> str:
+    """Return the address of the mirror that this machine's apt uses for Debian itself.
+
+    Raises:
+        UnavailableError: its apt knows none.
+
+    """
     etc = Path("/etc/apt")
     for file in (etc / "sources.list", *sorted(etc.glob("sources.list.d/*.list")), *sorted(etc.glob("sources.list.d/*.sources"))):
         text = file.read_text() if file.exists() else ""
@@ -116,9 +121,15 @@ def _mirror() -> str:
     raise UnavailableError("this machine's apt knows no Debian mirror (a source whose address ends in /debian)")
 
 
-def _run(*command: str) -> None:
+def run(*command: str, timeout: float = 300) -> None:
+    """Run a command of the system.
+
+    Raises:
+        UnavailableError: it is not here, or it failed.
+
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "LC_ALL": "C"})
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env={**os.environ, "LC_ALL": "C"})
     except FileNotFoundError:
         raise UnavailableError(f"this machine has no {command[0]}") from None
     if done.returncode:
@@ -126,8 +137,9 @@ def _run(*command: str) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
+def cache_locked() -> Iterator[None]:
+    """Keep other test processes from filling the cache with the same at the same time."""
+    with (cache() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

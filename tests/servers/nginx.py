@@ -21,7 +21,7 @@ class Nginx:
 
     def __init__(self, prefix: Path, conf: Path) -> None:
         prefix.mkdir(parents=True, exist_ok=True)
-        self._program = program("nginx", "nginx-light")
+        self.program = program("nginx", "nginx-light")
         self._prefix = prefix
         self._conf = conf
         self.error_log = prefix / "error.log"
@@ -30,7 +30,7 @@ class Nginx:
     @property
     def env(self) -> dict[str, str]:
         """What the program needs in its environment to find its libraries."""
-        return self._program.env
+        return self.program.env
 
     @property
     def pid(self) -> int:
@@ -61,4 +61,4 @@ class Nginx:
         # As root the workers would become nobody, who cannot read a test's folder.
         user = "user root;" if os.getuid() == 0 else ""
         main = f"{directives} {user} pid {self._prefix / pid_file}; error_log {self.error_log} info;"
-        return [str(self._program.path), "-p", f"{self._prefix}/", "-c", conf, "-e", str(self.error_log), "-g", main]
+        return [str(self.program.path), "-p", f"{self._prefix}/", "-c", conf, "-e", str(self.error_log), "-g", main]
