@@ -5,14 +5,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import pytest
 
+from tests.scale import rounds
 from tests.servers import UnavailableError, missing
 from tests.servers.certificates import Authority
 from tests.servers.consul import Consul
 from tests.servers.haproxy import Haproxy
 from tests.servers.nginx import Nginx
 from tests.servers.openbao import OpenBao
+
+# No deadline: how long an example takes says nothing on a machine that runs other things too.
+hypothesis.settings.register_profile("reloader", deadline=None, max_examples=rounds(100, 2000))
+hypothesis.settings.load_profile("reloader")
 
 Server = TypeVar("Server", OpenBao, Consul)
 Proxy = TypeVar("Proxy", Nginx, Haproxy)
