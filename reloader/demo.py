@@ -22,6 +22,9 @@ from typing import IO, Any, TextIO
 PATIENCE = 15.0
 """How many seconds one step may take before the demo gives up."""
 
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+"""How exactly the kernel tells when a process started, in seconds; one that started in the tick of the publish would get a signal too."""
+
 TEMPLATE = "greeting = {{ site.greeting }}\ncolour = {{ site.colour }}\n"
 
 CONFIGURATION = """\
@@ -83,8 +86,10 @@ def _steps(directory: Path, tell: Callable[[str], None]) -> None:
     with _program([sys.executable, "-m", "reloader", "run", str(configuration), "--log-format", "json"], "stderr") as sidecar:
         sidecar.wait(lambda line: line.get("message") == "publish", "the first set on the volume")
         tell(f"The sidecar runs, and has published {live}/app.conf.")
+        time.sleep(2 * TICK)
         with _program([sys.executable, "-c", PROGRAM, str(live), str(pidfile)], "stdout") as program:
             first = program.wait(lambda line: not line["signalled"], "the program's start")
+            sidecar.wait(lambda line: line.get("message") == "verify", "the sidecar to see the program")
             tell(f"A program starts and reads it: {_one_line(first['read'])}")
             _good(swap, program, tell, {"greeting": "good morning", "colour": "blue"})
             _good(swap, program, tell, {"greeting": "good morning", "colour": "green"})

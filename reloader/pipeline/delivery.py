@@ -143,6 +143,7 @@ class Delivery:
 
     def _confirm(self, under: _Under, now: float) -> None:
         self._volume.confirm(under.number, asdict(under.instance))
+        self._volume.sweep(now)
         self._metrics.took(self._pipeline, "verify", now - under.began)
         self._stages.succeeded("verify", under.number, now - under.began)
         self.successful, self.last_success = True, self._world.clock.wall()
