@@ -59,17 +59,11 @@ def parameters_of(parameters: Mapping[str, str | int | bool]) -> str:
 
 @dataclass(frozen=True)
 class Mount:
-    """Where an engine is mounted, and which; mounts never nest, so a path has one ("path is already in use")."""
+    """Where an engine is mounted; mounts never nest, so a path has one ("path is already in use")."""
 
     path: str
-    kind: str
-    """`kv`, `pki`, `database` ..."""
     version: int
-
-    @property
-    def is_kv(self) -> bool:
-        """Return whether what is stored there stays until it is changed; a duration that KV v1 names is no lease."""
-        return self.kind in {"kv", "generic", "cubbyhole"}
+    """2 for KV v2, else 1."""
 
     def api_path(self, path: str) -> str:
         """Return the path of the API: KV v2 has `data/` after the mount, whether it was written or not."""
@@ -142,7 +136,7 @@ class Backend(ReadingBackend):
         answer = self._client.get(read.path)
         fields = self._data(read.path, answer)
         lease = _lease(answer)
-        if lease is None or mount.is_kv:
+        if lease is None:
             return self._polled(read, fields)
         return self._issued(fields, began, lease)
 
@@ -210,7 +204,7 @@ class Backend(ReadingBackend):
                 ) from None
             raise
         options = data.get("options") or {}
-        mount = Mount(str(data.get("path")), str(data.get("type")), 2 if options.get("version") == "2" else 1)
+        mount = Mount(str(data.get("path")), 2 if data.get("type") == "kv" and options.get("version") == "2" else 1)
         if not path.startswith(mount.path):
             raise self._client.failure(
                 FailureKind.MISCONFIGURED, path, "the server told another mount than the one asked for; check vault.address"
