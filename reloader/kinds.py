@@ -49,4 +49,4 @@ class Kinds:
         raise UnknownKind(f"unknown {self.noun} kind {kind!r}; known: {', '.join(self.names())}")
 
     def _own(self) -> set[str]:
-        return {module.name for module in iter_modules(self.path)}
+        return {module.name for module in iter_modules(self.path) if not module.name.startswith("_")}

@@ -4,9 +4,9 @@ Everything that the house asks of the machine comes in through a `World`, so tha
 program at any call, and the product needs no switch for it.
 """
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random, SystemRandom
 from typing import TYPE_CHECKING
 
 from reloader.world.children import Children
@@ -31,7 +31,7 @@ class World:
     """What the house knows of the outside; every part is replaceable."""
 
     clock: Clock = field(default_factory=Clock)
-    random: random.Random = field(default_factory=random.SystemRandom)
+    random: Random = field(default_factory=SystemRandom)
     disk: Disk = field(default_factory=Disk)
     processes: Processes = field(default_factory=Processes)
     children: Children = field(default_factory=Children)
