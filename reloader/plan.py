@@ -78,8 +78,6 @@ def parse_duration(written: Any) -> float:
         ValueError: the text is none of these.
 
     """
-    if isinstance(written, float):  # a default, or a plan made in code
-        return written
     text = str(written).strip()
     parts = _DURATION.findall(text)
     if text == "0":
@@ -120,7 +118,7 @@ def parse_signal(written: Any) -> int:
     """
     text = str(written).upper()
     known = {name.removeprefix("SIG"): member.value for name, member in signals.Signals.__members__.items()}
-    number = int(text) if text.isdigit() else known.get(text.removeprefix("SIG"), 0)
+    number = int(text) if re.fullmatch("[0-9]{1,3}", text) else known.get(text.removeprefix("SIG"), 0)
     if number not in signals.valid_signals():
         raise ValueError("expected a signal such as HUP, SIGHUP or 1")
     return int(number)
@@ -133,11 +131,36 @@ def parse_regex(written: Any) -> str:
         ValueError: it is not, and why.
 
     """
+    if not isinstance(written, str):
+        raise ValueError("expected a regular expression, as a text in quotes")  # noqa: TRY004 - pydantic takes no other
     try:
         re.compile(written)
-    except (re.error, TypeError) as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"expected a regular expression ({error})") from None
-    return str(written)
+    return written
+
+
+def parse_whole(written: Any) -> int:
+    """Return a whole number from 0 up, also from the text of an environment variable.
+
+    Raises:
+        ValueError: it is none (`yes`, which YAML reads as true, is none either).
+
+    """
+    if isinstance(written, bool) or not re.fullmatch("[0-9]{1,9}", str(written)):
+        raise ValueError("expected a whole number, 0 or more")
+    return int(written)
+
+
+def parse_count(written: Any) -> int:
+    """Return a whole number from 1 up, as `parse_whole` does."""
+    try:
+        number = parse_whole(written)
+    except ValueError:
+        number = 0
+    if number == 0:
+        raise ValueError("expected a whole number, 1 or more")
+    return number
 
 
 Duration = Annotated[float, Written(parse_duration)]
@@ -145,6 +168,8 @@ Limit = Annotated[float, Written(parse_limit)]
 Mode = Annotated[int, Written(parse_mode)]
 Signal = Annotated[int, Written(parse_signal)]
 Regex = Annotated[str, Written(parse_regex)]
+Whole = Annotated[int, Written(parse_whole)]
+Count = Annotated[int, Written(parse_count)]
 
 FailureMode = Literal["open", "closed"]
 
@@ -177,7 +202,7 @@ class Vault:
     namespace: str | None = None
     tls: Tls = Tls()
     auth: VaultAuth = VaultAuth()
-    max_connections: int = 4
+    max_connections: Count = 4
 
 
 @plain
@@ -189,7 +214,7 @@ class Consul:
     token_file: str | None = None
     datacenter: str | None = None
     tls: Tls = Tls()
-    max_connections: int = 4
+    max_connections: Count = 4
 
 
 @plain
@@ -257,7 +282,7 @@ class Volume:
     files: Mapping[str, File] = field(default_factory=dict)
     copy: str | None = None
     dir_mode: Mode = 0o750
-    keep: int = 3
+    keep: Whole = 3
     check: Check | None = None
 
 
