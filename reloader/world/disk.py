@@ -3,25 +3,34 @@
 Reading is not here: what cannot change anything needs no seam.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+_SETGID = 0o2000
 
 
 class Disk:
-    """The file system. All calls raise OSError; none follows a link in the last component."""
+    """The file system. All calls raise OSError that names the path; none follows a link in the last component."""
 
-    def make_directory(self, path: Path, mode: int) -> None:
-        """Make one directory with that mode, whatever the umask; the setgid bit that it inherits is kept."""
-        path.mkdir()
-        inherited = path.stat().st_mode & 0o2000
-        path.chmod(mode | inherited)
+    def make_directory(self, path: Path, mode: int, gid: int = -1) -> None:
+        """Make one directory with that mode, whatever the umask; its setgid bit is inherited, its group is `gid` where that may be set."""
+        path.mkdir(mode)
+        made = path.stat()
+        if gid not in (-1, made.st_gid):
+            with contextlib.suppress(OSError):  # nobody asked for that group by name; without the right it is the process's own
+                os.chown(path, -1, gid)
+        wanted = mode | made.st_mode & _SETGID
+        if made.st_mode & 0o7777 != wanted:  # a chmod that changes nothing can still cost the setgid bit (a group we are not in)
+            path.chmod(wanted)
 
     def write_file(self, path: Path, data: bytes, mode: int, uid: int = -1, gid: int = -1) -> None:
         """Make a new file and sync it: nobody can read it before its owner and mode are right."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with _naming(path), os.fdopen(descriptor, "wb") as file:
             if (uid, gid) != (-1, -1):
                 os.fchown(descriptor, uid, gid)
             os.fchmod(descriptor, mode)
@@ -41,7 +50,8 @@ class Disk:
         """Make what was created, renamed and removed in the directory survive a crash of the machine."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
+            with _naming(path):
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -54,8 +64,10 @@ class Disk:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
 
-    def lock(self, path: Path) -> int:
+    def lock(self, path: Path, note: bytes) -> int:
         """Take the lock at `path` for this process and return its descriptor; the kernel frees it when the process ends.
+
+        `note` says in the file who has it.
 
         Raises:
             BlockingIOError: another process has it.
@@ -63,8 +75,21 @@ class Disk:
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _naming(path):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError):  # the note is a courtesy: a full volume must not keep anyone from starting on it
+                os.ftruncate(descriptor, os.pwrite(descriptor, note, 0))
         except OSError:
             os.close(descriptor)
             raise
         return descriptor
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Give errors of calls on a descriptor the path that they do not know."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise

@@ -1,0 +1,144 @@
+"""What a volume remembers between runs: plain data, and the form it has in a file.
+
+Times of the boot clock mean something only in the boot that the record names.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+VERSION = 1
+
+
+class Damaged(ValueError):
+    """The text is not a record of this version; the message says why, and quotes nothing of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One whole set on the volume."""
+
+    fingerprint: str
+    """Keyed; empty where the record that knew it was lost."""
+    at: float | None = None
+    """When it was last published, in seconds of the boot clock; None before that."""
+    wall: float | None = None
+    """The same for people, in seconds since the epoch."""
+    confirmed: bool = False
+    """Whether a target ever confirmed it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """The last generation that was confirmed, and by whom."""
+
+    number: int
+    instance: Mapping[str, Any]
+    """The fields of `targets.Instance`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """All of it; each method returns a changed copy."""
+
+    boot: str
+    last: int = 0
+    """The highest number that a generation of this volume ever had."""
+    published: int | None = None
+    """The number that was published when this was written; the `..data` link is the truth."""
+    generations: Mapping[int, Generation] = field(default_factory=dict)
+    confirmed: Confirmation | None = None
+    ages: Mapping[str, float] = field(default_factory=dict)
+    """When each source was last known to be current, in seconds since the epoch."""
+
+    def stage(self, number: int, fingerprint: str) -> "Record":
+        """Know a whole set that is not published yet."""
+        generations = {**self.generations, number: Generation(fingerprint=fingerprint)}
+        return replace(self, last=max(self.last, number), generations=generations)
+
+    def publish(self, number: int, at: float, wall: float) -> "Record":
+        """Know when a generation was published; one that was unknown counts as such."""
+        before = self.generations.get(number, Generation(fingerprint=""))
+        generations = {**self.generations, number: replace(before, at=at, wall=wall)}
+        return replace(self, last=max(self.last, number), published=number, generations=generations)
+
+    def confirm(self, number: int, instance: Mapping[str, Any]) -> "Record":
+        """Know who runs on a generation."""
+        generations = dict(self.generations)
+        if number in generations:
+            generations[number] = replace(generations[number], confirmed=True)
+        return replace(self, generations=generations, confirmed=Confirmation(number=number, instance=dict(instance)))
+
+    def without(self, numbers: Collection[int]) -> "Record":
+        """Forget generations that are gone."""
+        return replace(self, generations={number: known for number, known in self.generations.items() if number not in numbers})
+
+    def enter_boot(self, boot: str, linked: int | None) -> "Record":
+        """Translate the times of an earlier boot: what was published in one, was published before this one began.
+
+        Every process that runs now started after that, so time 0 says just what is known: it has read what is published, and needs a
+        verification but no signal. An instance of an earlier boot names its boot, so it equals none of this one.
+        """
+        if boot == self.boot:
+            return self
+        generations = {number: replace(known, at=0.0) for number, known in self.generations.items()}
+        return replace(self, boot=boot, generations=generations, published=linked if linked in generations else None)
+
+    def superfluous(self, *, published: int | None, keep: int, before: float) -> list[int]:
+        """Return the generations that nobody needs any more.
+
+        Never the published one, never the last confirmed one; of the others that were published, the newest `keep` stay, and so does
+        one that was replaced no earlier than `before` (boot clock), because a slow reader may still be in it.
+        """
+        needed = {published, self.confirmed.number if self.confirmed else None}
+        times = {number: known.at for number, known in self.generations.items() if known.at is not None}
+        others = sorted((number for number in times if number not in needed), reverse=True)
+        return [number for number in others[keep:] if _replaced_at(times, number) < before]
+
+    def to_json(self) -> bytes:
+        """Return the form it has in a file."""
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=1, sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Record":
+        """Return the record that `to_json` wrote.
+
+        Raises:
+            Damaged: it did not write this, or another version of it did.
+
+        """
+        try:
+            plain = json.loads(data)
+            version = plain["version"]
+            record = _parsed(plain) if version == VERSION else None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise Damaged("it is not a record") from None
+        if record is None:
+            raise Damaged("it is of another version")
+        return record
+
+
+def _replaced_at(times: Mapping[int, float], number: int) -> float:
+    return min((at for other, at in times.items() if at >= times[number] and other != number), default=times[number])
+
+
+def _parsed(plain: Mapping[str, Any]) -> Record:
+    confirmed = plain["confirmed"]
+    return Record(
+        boot=str(plain["boot"]),
+        last=int(plain["last"]),
+        published=None if plain["published"] is None else int(plain["published"]),
+        generations={int(number): _generation(known) for number, known in plain["generations"].items()},
+        confirmed=None if confirmed is None else Confirmation(number=int(confirmed["number"]), instance=dict(confirmed["instance"])),
+        ages={str(name): float(wall) for name, wall in plain["ages"].items()},
+    )
+
+
+def _generation(plain: Mapping[str, Any]) -> Generation:
+    return Generation(
+        fingerprint=str(plain["fingerprint"]),
+        at=None if plain["at"] is None else float(plain["at"]),
+        wall=None if plain["wall"] is None else float(plain["wall"]),
+        confirmed=bool(plain["confirmed"]),
+    )

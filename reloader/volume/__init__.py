@@ -1,0 +1,316 @@
+"""Stages a whole generation, publishes it by one rename, remembers what is published and confirmed.
+
+The `..data` link is the truth of what is published, and it is read anew each time somebody asks. The record beside it only adds what a
+link cannot say: when that was, what the content was, who confirmed it. So every step may be the last one before a crash, and the next
+start finds either the old set or the new one, and what is still to do.
+"""
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reloader.fileset import Rendered
+from reloader.plan import Volume as Plan
+from reloader.record import Generation, Record
+from reloader.volume import fingerprints, layout
+from reloader.volume.errors import VolumeError, VolumeLocked, explained
+from reloader.volume.home import Home
+from reloader.volume.mounted import Mounted
+from reloader.volume.published import Published
+from reloader.volume.staging import resolve_all, write_set
+from reloader.world import World
+
+__all__ = ["Mounted", "Published", "Volume", "VolumeError", "VolumeLocked"]
+
+log = logging.getLogger("reloader")
+
+LEAST_KEPT = 60.0
+"""How many seconds a generation stays after another has replaced it: a slow reader may still be in it."""
+
+
+class Volume:
+    """The directory shared with the target; one process at a time holds it, one thread uses it."""
+
+    def __init__(self, plan: Plan, world: World) -> None:
+        self._plan = plan
+        self._world = world
+        self._home = Home(Path(plan.path).absolute() / layout.HOME, world)
+        self._key = b""
+        self._published: Published | None = None
+        self.path = Path(plan.path).absolute()
+        self.record = Record(boot=world.clock.boot())
+        """What is remembered; `remember` changes it."""
+        self.unsaved: str | None = None
+        """Why the record on the volume is older than `record`, where it is; a restart now could ask for a reload twice."""
+
+    def open(self) -> None:
+        """Take the volume and mend what a crash left; does nothing while it is held, takes it anew once it was replaced.
+
+        Raises:
+            VolumeLocked: another process has it.
+            VolumeError: it cannot be used now, and what mends that.
+
+        """
+        if self._home.is_held:
+            return
+        if self._home.is_open:
+            log.warning(
+                "volume replaced", extra={"fields": {"path": str(self.path), "reason": "its lock is not ours any more; taking it anew"}}
+            )
+            self.close()
+        with explained("open", self.path):
+            self._make_directory()
+            resolve_all(self._plan.files, self.path.stat().st_gid)
+            layout.refuse_foreign_data(self.path)
+            self._home.open()
+            try:
+                self._resume()
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Free the volume; what is published stays."""
+        self._home.close()
+        self._published = None
+
+    @property
+    def published(self) -> Published | None:
+        """Return what readers see now. One that is met unexpectedly (a crash, a step that failed, a hand) counts as published now."""
+        try:
+            number = layout.linked(self.path)
+        except OSError:  # not to be seen is not gone
+            return self._published
+        if number is None:
+            self._published = None
+        elif self._published is None or self._published.number != number:
+            self._published = self._discover(number)
+        return self._published
+
+    @property
+    def ages(self) -> Mapping[str, float]:
+        """Return when each source was last known to be current, in seconds since the epoch, as far as it is remembered."""
+        return self.record.ages
+
+    @property
+    def last_confirmed(self) -> int | None:
+        """Return the number of the last generation that a target confirmed."""
+        return self.record.confirmed.number if self.record.confirmed else None
+
+    def published_files(self) -> Mapping[str, bytes]:
+        """Return the published files by name; needs no lock and changes nothing.
+
+        Raises:
+            VolumeError: some may not be read.
+
+        """
+        with explained("read", self.path):
+            return layout.read_files(self.path)
+
+    def fingerprint(self, rendered: Rendered) -> str:
+        """Return what tells this set from every other one, and nobody anything about it.
+
+        Raises:
+            VolumeError: the volume, which has the key, cannot be used now.
+
+        """
+        self.open()
+        return fingerprints.of_files(self._key, rendered, self._plan.dir_mode)
+
+    def next_number(self) -> int:
+        """Return the number that the next generation gets: higher than any before it."""
+        return self.record.last + 1
+
+    def directory(self, number: int) -> Path:
+        """Return the directory of a generation."""
+        return self.path / layout.generation_name(number)
+
+    def target_directory(self, number: int) -> str:
+        """Return the directory of a generation as the target sees it."""
+        root = Path(self._plan.target_path) if self._plan.target_path else self.path
+        return str(root / layout.generation_name(number))
+
+    def stage(self, number: int, rendered: Rendered, fingerprint: str) -> Path:
+        """Write a whole set into its final directory, unseen by readers, and remember its fingerprint; return the directory.
+
+        Raises:
+            VolumeError: why not; nothing of it is left.
+
+        """
+        self.open()
+        layout.refuse_names(rendered)
+        with explained("stage", self.path):
+            layout.missing_links(self.path, layout.first_components(rendered))
+            self.record = replace(self.record, last=max(self.record.last, number))
+            try:
+                write_set(self.directory(number), rendered, self._plan.dir_mode, self._world.disk)
+                self.record = self.record.stage(number, fingerprint)
+                self._home.save(self.record)
+            except BaseException:
+                self.discard(number)
+                raise
+        return self.directory(number)
+
+    def publish(self, number: int) -> Published:
+        """Let readers see a staged set, all of it at once.
+
+        Raises:
+            VolumeError: a step failed; `published` tells whether readers see the set all the same.
+
+        """
+        self.open()
+        with explained("publish", self.path):
+            self._make_links(number)
+            self._switch(number)
+            self._world.disk.sync_directory(self.path)
+            self._published = published = self._discover(number)
+            self._remove_links()
+            self.remember(self.record)
+        return published
+
+    def discard(self, number: int) -> None:
+        """Remove a set that is not to be published; one that is published already stays. What cannot be removed now is, with `sweep`."""
+        try:
+            if layout.linked(self.path) == number:
+                return
+        except OSError:  # whether it is published cannot be seen now
+            return
+        self._try_remembering(self.record.without([number]))
+        self._try_tidying()
+
+    def confirm(self, number: int, instance: Mapping[str, Any]) -> None:
+        """Remember who runs on a generation (the fields of `targets.Instance`); what cannot be written now is, the next time."""
+        self._try_remembering(self.record.confirm(number, instance))
+
+    def confirmed_by(self, number: int, instance: Mapping[str, Any]) -> bool:
+        """Return whether this instance confirmed this generation."""
+        confirmed = self.record.confirmed
+        return confirmed is not None and confirmed.number == number and confirmed.instance == instance
+
+    def remember_ages(self, ages: Mapping[str, float]) -> None:
+        """Remember when each source was last known to be current, in seconds since the epoch.
+
+        Raises:
+            VolumeError: the record cannot be written now.
+
+        """
+        self.remember(replace(self.record, ages=dict(ages)))
+
+    def remember(self, record: Record) -> None:
+        """Take `record`, and write it if it differs from what is written.
+
+        Raises:
+            VolumeError: it cannot be written now; it is taken all the same, and written the next time.
+
+        """
+        self.record = record
+        try:
+            with explained("record", self.path):
+                self._home.save(record)
+        except VolumeError as error:
+            self.unsaved = str(error)
+            raise
+        self.unsaved = None
+
+    def sweep(self, now: float) -> None:
+        """Remove what nobody needs any more (see `Record.superfluous`); what cannot be removed now is, the next time."""
+        if not self._home.is_held:
+            return
+        published = self.published
+        number = published.number if published else None
+        doomed = self.record.superfluous(published=number, keep=self._plan.keep, before=now - LEAST_KEPT)
+        self._try_remembering(self.record.without(doomed))
+        self._try_tidying()
+
+    def _make_directory(self) -> None:
+        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        for path in reversed(missing):
+            self._world.disk.make_directory(path, self._plan.dir_mode)
+
+    def _resume(self) -> None:
+        """Take up what an earlier run left: its record, its key, its half-done steps."""
+        now, wall = self._world.clock.now(), self._world.clock.wall()
+        linked, there = layout.linked(self.path), layout.generations(self.path)
+        record = self._home.load()
+        if record is None:  # older ones were published once; when is not known any more
+            older = {number: Generation(fingerprint="", at=now, wall=wall) for number in there if linked is not None and number < linked}
+            record = Record(boot=self._world.clock.boot(), generations=older)
+        known = {
+            number: each for number, each in record.generations.items() if number in there and (each.at is not None or number == linked)
+        }
+        record = replace(record, last=max(record.last, *there, 0), generations=known)
+        self.record = record.enter_boot(self._world.clock.boot(), linked)
+        self._key = self._home.key()
+        self._published = self._recall(linked, now)
+        self._mend(linked)
+
+    def _recall(self, linked: int | None, now: float) -> Published | None:
+        """Return what is published, with the time that is remembered of it; a time that a crash lost is the time of discovery."""
+        if linked is None:
+            return None
+        known = self.record.generations.get(linked)
+        if known is None or known.at is None or linked != self.record.published or known.at > now:
+            return self._discover(linked)
+        return Published(number=linked, fingerprint=known.fingerprint, at=known.at, wall=known.wall or self._world.clock.wall())
+
+    def _discover(self, number: int) -> Published:
+        """Count a generation as published now; the clock is read after the link was."""
+        self.record = self.record.publish(number, self._world.clock.now(), self._world.clock.wall())
+        known = self.record.generations[number]
+        return Published(number=number, fingerprint=known.fingerprint, at=known.at or 0.0, wall=known.wall or 0.0)
+
+    def _mend(self, linked: int | None) -> None:
+        """Bring directories and links in line with what is published, and write that down."""
+        self._world.disk.remove_file(self.path / layout.DATA_TEMPORARY)
+        if linked is not None:
+            with suppress(VolumeError):  # something in the way is for the next publish to say
+                self._make_links(linked)
+        self._try_remembering(self.record)
+        self._try_tidying()
+
+    def _make_links(self, number: int) -> None:
+        """Make the user links that a generation needs: before it is published, so that all of it appears at once."""
+        names = [path.name for path in self.directory(number).iterdir()]
+        for name in layout.missing_links(self.path, names):
+            self._world.disk.make_link(self.path / name, layout.user_link(name))
+
+    def _remove_links(self) -> None:
+        """Remove the user links of files that left the configuration."""
+        number = layout.linked(self.path)
+        published = set() if number is None else {path.name for path in self.directory(number).iterdir()}
+        for name in sorted(layout.links(self.path) - published):
+            self._world.disk.remove_file(self.path / name)
+
+    def _switch(self, number: int) -> None:
+        temporary = self.path / layout.DATA_TEMPORARY
+        self._world.disk.remove_file(temporary)  # of a switch that failed
+        self._world.disk.make_link(temporary, layout.generation_name(number))
+        self._world.disk.rename(temporary, self.path / layout.DATA)
+
+    def _try_remembering(self, record: Record) -> None:
+        """Remember, and leave it for the next time where that fails: a step that was done must not count as failed for it."""
+        before = self.unsaved
+        try:
+            self.remember(record)
+        except VolumeError as error:
+            if self.unsaved != before:
+                log.warning("record not written", extra={"fields": {"path": str(self.path), "reason": str(error)}})
+
+    def _try_tidying(self) -> None:
+        """Remove generations and links that nothing knows, and what is left of earlier removals; what fails is left for the next time."""
+        try:
+            with explained("sweep", self.path):
+                self._remove_generations()
+                self._remove_links()
+        except VolumeError as error:
+            log.warning("volume not tidied", extra={"fields": {"path": str(self.path), "reason": str(error)}})
+
+    def _remove_generations(self) -> None:
+        disk = self._world.disk
+        for number in sorted(layout.generations(self.path) - {layout.linked(self.path), *self.record.generations}):
+            disk.rename(self.directory(number), self.path / (layout.generation_name(number) + layout.REMOVED))
+        for path in layout.leftovers(self.path):
+            disk.remove_tree(path)
