@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs reloader and NGINX on this machine until Ctrl-C. WORK: where (default: work/ beside this file). PORT: what NGINX listens on (8080).
+# Runs reloader and NGINX on this machine until Ctrl-C. WORK: where (default: tmp/ beside this file). PORT: what NGINX listens on (8080).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-export WORK=${WORK:-$here/work} PORT=${PORT:-8080}
+export WORK=${WORK:-$here/tmp} PORT=${PORT:-8080}
 export RELOADER_SOURCES__SITE__PATH=$WORK/site RELOADER_VOLUME__PATH=$WORK/live
 export RELOADER_TARGET__MATCH__PIDFILE=$WORK/nginx.pid # this NGINX, not another one of this machine
 export RELOADER_SERVER__LISTEN=${LISTEN:-127.0.0.1:9533}

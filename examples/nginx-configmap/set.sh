@@ -3,8 +3,8 @@
 # Usage: set.sh KEY VALUE
 set -euo pipefail
 cd "$(dirname "$0")"
-mkdir -p "${WORK:-work}/site"
-cd "${WORK:-work}/site"
+mkdir -p "${WORK:-tmp}/site"
+cd "${WORK:-tmp}/site"
 
 old=$(readlink ..data || true)
 new=$(mktemp -d "..$(date +%Y_%m_%d_%H_%M_%S).XXXXXX")
