@@ -1,0 +1,162 @@
+"""The operator's check on the staged set."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+
+from reloader.check import Checker, CheckErrored, CheckRefused
+from reloader.fileset import Rendered, RenderedFile
+from reloader.plan import Check
+from reloader.world.children import Children
+from tests.servers.certificates import Authority
+
+
+def staged(tmp_path: Path, files: dict[str, bytes]) -> tuple[Path, Rendered]:
+    """Write a set where the volume would stage it."""
+    directory = tmp_path / "live" / "..7"
+    for name, data in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+    return directory, {name: RenderedFile(data=data) for name, data in files.items()}
+
+
+def run(tmp_path: Path, code: str, files: dict[str, bytes] | None = None, *, timeout: float = 30.0, target_path: str | None = None) -> None:
+    """Check a set with a Python program that gets the staged directory as its argument."""
+    command = (sys.executable, "-c", code, "dir={staged}/", "{not} {0}")
+    checker = Checker(Check(command=command, timeout=timeout), Children(), target_path=target_path)
+    checker.check(*staged(tmp_path, files or {"a": b"good"}))
+
+
+def test_a_command_that_ends_with_0_lets_the_set_pass(tmp_path: Path) -> None:
+    """It finds the set at {staged}, wherever that stands in an argument; other braces are its own."""
+    run(tmp_path, "import sys; assert open(sys.argv[1][4:] + 'a').read() == 'good'; assert sys.argv[2] == '{not} {0}'")
+
+
+def test_a_command_that_says_no_refuses_and_its_output_is_kept_apart(tmp_path: Path) -> None:
+    """The output may quote a secret, so it is no part of the reason."""
+    with pytest.raises(CheckRefused) as caught:
+        run(tmp_path, "print('canary'); raise SystemExit(3)")
+    assert "ended with status 3" in str(caught.value)
+    assert caught.value.output == "canary"
+    assert "canary" not in repr(caught.value)
+
+
+def test_a_command_that_is_not_there_could_not_say_anything(tmp_path: Path) -> None:
+    """An error, not a refusal: the same content is tried again."""
+    with pytest.raises(CheckErrored, match=r"'/no/such/program' cannot be started: No such file or directory"):
+        Checker(Check(command=("/no/such/program",)), Children()).check(*staged(tmp_path, {"a": b""}))
+
+
+def test_a_command_that_takes_too_long_is_killed_and_could_not_say_anything(tmp_path: Path) -> None:
+    """However long it would have taken."""
+    with pytest.raises(CheckErrored, match=r"did not end within 0\.2 s"):
+        run(tmp_path, "import time; time.sleep(600)", timeout=0.2)
+
+
+def test_a_command_that_dies_of_a_signal_could_not_say_anything(tmp_path: Path) -> None:
+    """The OOM killer has no opinion on configuration."""
+    with pytest.raises(CheckErrored, match="killed by signal 9"):
+        run(tmp_path, "import os; os.kill(os.getpid(), 9)")
+
+
+def test_a_set_that_names_its_published_self_is_refused(tmp_path: Path) -> None:
+    """The command would read the old set there; told by file and line, not by content."""
+    content = f"x canary\ninclude {tmp_path}/live/conf.d/*.conf;\n".encode()
+    with pytest.raises(CheckRefused, match=r"\(nginx.conf, line 2\).*write {{ generation }}") as caught:
+        run(tmp_path, "", {"nginx.conf": content, "conf.d/a.conf": b"\xff"})
+    assert "canary" not in str(caught.value)
+
+
+def test_the_published_path_is_also_known_as_the_target_sees_it(tmp_path: Path) -> None:
+    """The target's mount may have another name."""
+    with pytest.raises(CheckRefused, match="published path"):
+        run(tmp_path, "", {"a": b"/mnt/x/a"}, target_path="/mnt/x")
+    run(tmp_path, "", {"a": b"/mnt/x/a"})
+
+
+def test_a_set_may_name_its_own_generation(tmp_path: Path) -> None:
+    """That is the mend."""
+    run(tmp_path, "", {"a": f"{tmp_path}/live/..7/b".encode(), "b": b""})
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> tuple[bytes, bytes, bytes, bytes]:
+    """Two certificates, each followed by its key."""
+    authority = Authority(tmp_path / "authority")
+    one, other = authority.issue("one"), authority.issue("other")
+    return one[0].read_bytes(), one[1].read_bytes(), other[0].read_bytes(), other[1].read_bytes()
+
+
+Pairs = tuple[bytes, bytes, bytes, bytes]
+
+
+def keypair(tmp_path: Path, files: dict[str, bytes]) -> None:
+    Checker(Check(builtin=("keypair",)), Children()).check(*staged(tmp_path, files))
+
+
+def test_pairs_that_belong_together_pass(tmp_path: Path, pairs: Pairs) -> None:
+    """By stem, in one file, or the only ones there are; an authority's certificate needs no key."""
+    cert, key, cert2, key2 = pairs
+    keypair(tmp_path / "1", {"tls.crt": cert + cert2, "tls.key": key, "ca.crt": cert2, "conf": b"x"})
+    keypair(tmp_path / "2", {"both.pem": cert + key})
+    keypair(tmp_path / "3", {"certificate": cert, "secret": key})
+    keypair(tmp_path / "4", {"a/tls.crt": cert, "a/tls.key": key, "b/tls.crt": cert2, "b/tls.key": key2})
+    keypair(tmp_path / "5", {"fullchain.pem": cert, "chain.pem": cert2, "privkey.pem": key})
+    keypair(tmp_path / "6", {"both.pem": key2 + cert2, "tls.crt": cert, "tls.key": key})
+
+
+def test_a_key_of_another_certificate_is_refused_with_both_names(tmp_path: Path, pairs: Pairs) -> None:
+    """The stem decides, so that two swapped keys do not pass."""
+    cert, key, cert2, key2 = pairs
+    mismatch = "the private key is not the certificate's"
+    with pytest.raises(CheckRefused, match=f"tls.key and tls.crt: {mismatch}"):
+        keypair(tmp_path / "1", {"tls.crt": cert, "tls.key": key2})
+    with pytest.raises(CheckRefused, match=f"a.key and a.crt: {mismatch}"):
+        keypair(tmp_path / "2", {"a.crt": cert, "a.key": key2, "b.crt": cert2, "b.key": key})
+    with pytest.raises(CheckRefused, match=mismatch):
+        keypair(tmp_path / "3", {"both.pem": cert + key2})
+    with pytest.raises(CheckRefused, match=mismatch):
+        keypair(tmp_path / "4", {"tls.crt": cert2 + cert, "tls.key": key})
+    with pytest.raises(CheckRefused, match=r"x.pem or y.pem"):
+        keypair(tmp_path / "5", {"x.pem": cert, "y.pem": cert, "z.pem": key2})
+
+
+def test_what_is_missing_is_told(tmp_path: Path, pairs: Pairs) -> None:
+    """An empty secret is the usual reason."""
+    cert, key, _, key2 = pairs
+    with pytest.raises(CheckRefused, match="no private key in PEM form"):
+        keypair(tmp_path / "1", {"tls.crt": cert, "tls.key": b""})
+    with pytest.raises(CheckRefused, match="no certificate in PEM form"):
+        keypair(tmp_path / "2", {"tls.key": key})
+    with pytest.raises(CheckRefused, match="neither a certificate nor a private key"):
+        keypair(tmp_path / "3", {"a": b""})
+    with pytest.raises(CheckRefused, match="no certificate for other"):
+        keypair(tmp_path / "4", {"tls.crt": cert, "tls.key": key, "other": key2})
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+def test_an_encrypted_key_is_refused_without_asking_for_its_password(tmp_path: Path, pairs: Pairs, form: PrivateFormat) -> None:
+    """Nobody sits at the terminal of a sidecar."""
+    plain = serialization.load_pem_private_key(pairs[1], None)
+    assert plain.private_bytes(Encoding.PEM, form, NoEncryption())
+    key = plain.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"password"))
+    with pytest.raises(CheckRefused, match=r"keypair: tls.key is encrypted"):
+        keypair(tmp_path, {"tls.crt": pairs[0], "tls.key": key})
+
+
+def test_damaged_pem_is_refused(tmp_path: Path, pairs: Pairs) -> None:
+    """And nothing of it is quoted."""
+    with pytest.raises(CheckRefused, match=r"tls.key and tls.crt: ") as caught:
+        keypair(tmp_path, {"tls.crt": pairs[0][:-200] + b"canary", "tls.key": pairs[1]})
+    assert "canary" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_builtin_checks_come_before_the_command(tmp_path: Path) -> None:
+    """They cost nothing and know better what is wrong."""
+    check = Check(builtin=("keypair",), command=("/no/such/program",))
+    with pytest.raises(CheckRefused, match="keypair"):
+        Checker(check, Children()).check(*staged(tmp_path, {"a": b""}))
