@@ -18,6 +18,9 @@ SIZE_LIMIT = 1 << 20
 NODE_LIMIT = 20_000
 """Keys and values once aliases are followed, so that a few lines of anchors cannot fill the memory."""
 
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_TAGGED = "a text that begins with ! must be put in quotes"
+
 
 def read(path: Path) -> tuple[Tree, list[Problem]]:
     """Return what a file says, and what is wrong with how it says it.
@@ -101,6 +104,9 @@ class _Reader:
             raise ConfigurationInvalid([self._places[loc].mistake(loc[:1], f"more than {NODE_LIMIT} values, with every alias followed")])
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, loc)
+        if node.tag not in _COLLECTIONS:
+            self._problems.append((loc, _TAGGED))
+            return None
         if id(node) in self._open:
             self._problems.append((loc, "an alias of what it is in itself"))
             return None
@@ -145,7 +151,7 @@ class _Reader:
         try:
             return self._loader.construct_object(node)
         except yaml.constructor.ConstructorError:
-            message = "a text that begins with ! must be put in quotes"
+            message = _TAGGED
         except ValueError:  # what looks like a date, a number or base64, and is none
             message = "this cannot be read; put it in quotes"
         self._problems.append((loc, message))
@@ -154,8 +160,7 @@ class _Reader:
 
 _HINTS = (
     ("found undefined alias", "a text that begins with * must be put in quotes"),
-    ("could not determine a constructor", "a text that begins with ! must be put in quotes"),
-    ("found undefined tag handle", "a text that begins with ! must be put in quotes"),
+    ("found undefined tag handle", _TAGGED),
     ("that cannot start any token", "a text that begins with a special character must be put in quotes, and lines are indented by spaces"),
     ("mapping values are not allowed here", "a text with ': ' in it must be put in quotes, and keys of one mapping begin at one column"),
     ("could not find expected ':'", "expected 'key: value'"),
