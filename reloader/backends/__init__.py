@@ -14,6 +14,10 @@ from reloader.plan import BackendPlan, Directory, Local
 from reloader.world import World
 
 
+LOCAL_READS = 4
+"""How many reads that need no server are done at once, so that a slow one does not delay the others."""
+
+
 class Backend(Protocol):
     """Runs reads and delivers what came of them; equal reads run once, however many wait for them."""
 
@@ -82,5 +86,5 @@ class Backends:
         """Return the turns at one address: the bound on connections holds over all identities and pipelines."""
         if isinstance(plan, Directory):
             return None
-        address, connections = ("local", 1) if isinstance(plan, Local) else (plan.address, plan.max_connections)
+        address, connections = ("local", LOCAL_READS) if isinstance(plan, Local) else (plan.address, plan.max_connections)
         return self._turns.setdefault(address, Turns(address, connections, self._world))

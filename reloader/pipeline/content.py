@@ -9,7 +9,7 @@ from typing import Any
 from reloader.check import Checker, CheckRefused
 from reloader.mask import Mask
 from reloader.pipeline.stages import StageFailed, Stages
-from reloader.plan import Pipeline as Plan
+from reloader.plan import Pipeline as Plan, Volume as VolumePlan
 from reloader.render import Rendered, Renderer, RenderFailed
 from reloader.schedule import Backoff, Pace
 from reloader.snapshot import Snapshot
@@ -48,7 +48,7 @@ class Content:
         self._metrics = metrics
         self._world = world
         self._renderer = Renderer(plan.volume) if plan.volume else None
-        self._checker = Checker(plan.volume.check, world.children) if plan.volume and plan.volume.check else None
+        self._checker = _checker(plan.volume, world)
         self._pace = Pace(settle=plan.timing.settle, settle_max=plan.timing.settle_max, min_interval=plan.timing.min_interval)
         self._failures = 0
         self._retry_at = -inf
@@ -158,6 +158,10 @@ class Content:
             self.unwritable = rejected
         else:
             self.rejected = rejected
+
+
+def _checker(volume: VolumePlan | None, world: World) -> Checker | None:
+    return Checker(volume.check, world.children, target_path=volume.target_path) if volume and volume.check else None
 
 
 def mask_of(snapshot: Snapshot) -> Mask:

@@ -50,4 +50,6 @@ def _kill_group(pid: int) -> None:
 
 
 def _tail(output: bytes) -> str:
-    return output[-OUTPUT_LIMIT:].decode(errors="replace").strip()
+    """Return the last whole lines: half of a secret could not be recognised and masked."""
+    kept = output if len(output) <= OUTPUT_LIMIT else output[-OUTPUT_LIMIT:].partition(b"\n")[2]
+    return kept.decode(errors="replace").strip()
