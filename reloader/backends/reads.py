@@ -145,7 +145,7 @@ class ReadingBackend(ABC):
             return self._failed(watched, failed)
         except Exception as error:
             # A mistake of ours must not end the thread that others share; its text may quote what was read, so only its type is told.
-            log.exception("read failed in a way it should not", exc_info=_without_values(error))
+            log.exception("read failed in a way it should not", exc_info=without_values(error))
             return self._failed(watched, ReadFailed(FailureKind.MISCONFIGURED, f"internal error: {type(error).__name__}"))
         watched.failures, watched.state = 0, fetched.state
         self._deliver(watched, fetched.reading)
@@ -164,6 +164,6 @@ class ReadingBackend(ABC):
                 inbox.put({name: outcome})
 
 
-def _without_values(error: Exception) -> Exception:
+def without_values(error: Exception) -> Exception:
     """Return an error with the traceback of `error` and no text."""
     return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
