@@ -1,0 +1,85 @@
+"""Values of a Consul server: the text of a key, the keys below a folder, or the instances of a service."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from reloader.backends.consul import Key, Prefix, Read, Service
+from reloader.plan import Connections, plain
+from reloader.snapshot import Failure, FailureKind, Outcome, Reading
+
+# What the way to the server would take for another path: an empty, `.` or `..` part.
+_UNSAFE = re.compile(r"(^|/)\.{0,2}/|(^|/)\.{1,2}$")
+
+
+@plain
+class Settings:
+    """What a source of kind `consul` is told; exactly one of `key`, `prefix` and `service`."""
+
+    key: str | None = None
+    """A key; its text is the value."""
+    prefix: str | None = None
+    """A folder of keys; a mapping of the rest of their path to their text is the value."""
+    service: str | None = None
+    """A service; a list of its instances is the value."""
+    passing: bool = True
+    """Whether only instances count whose checks all pass."""
+    tag: str | None = None
+    """The tag that an instance must have."""
+    near: str | None = None
+    """The node by whose distance the instances are sorted, `_agent` for the one that is asked; by id without it."""
+    default: str | None = None
+    """The text where there is no such key; never for an outage."""
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        """Yield each key whose value cannot work, with what was expected."""
+        given = [name for name in ("key", "prefix", "service") if getattr(self, name) is not None]
+        if len(given) != 1:
+            yield given[1] if given else "key", "expected exactly one of key, prefix and service"
+        yield from self._strangers()
+        if self.key is not None and (not self.key or self.key.endswith("/") or _UNSAFE.search(self.key)):
+            yield "key", "expected a key such as app/flags, without a slash at either end"
+        if self.prefix and _UNSAFE.search(self.prefix):
+            yield "prefix", "expected a folder of keys such as nginx/routes/, without a slash at its start"
+        if self.service is not None and not re.fullmatch(r"[^/\s]+", self.service):
+            yield "service", "expected the name of a service"
+
+    def _strangers(self) -> Iterator[tuple[str, str]]:
+        """Yield the keys that mean nothing beside the others."""
+        if self.service is None:
+            for name, given in (("passing", not self.passing), ("tag", self.tag is not None), ("near", self.near is not None)):
+                if given:
+                    yield name, "expected only with service"
+        if self.key is None and self.default is not None:
+            yield "default", "expected only with key"
+
+
+class Source:
+    """A text, a mapping or a list, by what is asked for."""
+
+    def __init__(self, settings: Settings, connections: Connections) -> None:
+        if connections.consul is None or not connections.consul.address:
+            raise ValueError("needs a Consul server: set consul.address, or CONSUL_HTTP_ADDR in the environment")
+        self.backend = connections.consul
+        self.read = _read(settings)
+        self._default = settings.default
+
+    def interpret(self, reading: Reading) -> Outcome:
+        """Return the reading; for a key that does not exist, the default or a refusal."""
+        if reading.value is not None:
+            return reading
+        if self._default is not None:
+            return replace(reading, value=self._default, detail=f"{reading.detail}, default")
+        reason = (
+            f"{self.backend.address}: {self.read}: does not exist; create it, set `default`, or let the token read it: {self.read.rule}"
+        )
+        return Failure(kind=FailureKind.REFUSED, reason=reason, at=reading.at)
+
+
+def _read(settings: Settings) -> Read:
+    if settings.service is not None:
+        return Service(settings.service, settings.passing, settings.tag, settings.near)
+    if settings.key is not None:
+        return Key(settings.key)
+    folder = settings.prefix or ""
+    return Prefix(folder if folder.endswith("/") or not folder else f"{folder}/")
