@@ -42,6 +42,10 @@ class ReadFailed(Exception):
         self.current_until = current_until
 
 
+class LetGo(Exception):
+    """A read that waited for news was ended by us: no outcome."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
     """What one read brought."""
@@ -78,16 +82,28 @@ class ReadingBackend(ABC):
 
     @abstractmethod
     def fetch(self, read: Hashable, state: Any, hold: float) -> Fetched:
-        """Do one read, blocking for `hold` seconds at most where the server holds it; `state` is what the last success left.
+        """Do one read, and return what came of it; `state` is what the last success left.
+
+        Where the server can hold a read until there is news, it may for `hold` seconds at most; 0 after a failure, so that it is seen at
+        once that the server is back.
 
         Raises:
             ReadFailed: there is no answer.
+            LetGo: `let_go` ended it.
 
         """
 
     @abstractmethod
     def free(self) -> None:
         """Free the connections; no read starts afterwards."""
+
+    def let_go(self, read: Hashable) -> bool:  # noqa: ARG002 - for subclasses
+        """End this read if it is under way and only waits for news; return whether it was."""
+        return False
+
+    def is_wanted(self, read: Hashable) -> bool:
+        """Return whether somebody still waits for this read."""
+        return read in self._watched
 
     def repeatable(self, read: Hashable) -> bool:  # noqa: ARG002 - for subclasses
         """Return whether `look` may read this again: not if it mints something, or if it is watched anyway."""
@@ -100,13 +116,13 @@ class ReadingBackend(ABC):
             waiting = (inbox, name)
             watched.waiting.append(waiting)
             if watched.latest is not None:
-                inbox.put({name: watched.latest})
+                self._put(inbox, name, watched.latest)
         return lambda: self._leave(watched, waiting)
 
     def look(self) -> None:
-        """Do every repeatable read now."""
+        """Do every repeatable read now, except those that failed: no retry comes sooner than its backoff allows."""
         with self._lock:
-            watched = [each for each in self._watched.values() if self.repeatable(each.read)]
+            watched = [each for each in self._watched.values() if self.repeatable(each.read) and not each.failures]
         for each in watched:
             self._turns.hurry(each.job)
 
@@ -124,7 +140,7 @@ class ReadingBackend(ABC):
         self.free()
 
     def _start(self, read: Hashable) -> _Watched:
-        watched = _Watched(read, Job(lambda hold: self._run(watched, hold), self._longest_read))
+        watched = _Watched(read, Job(lambda hold: self._run(watched, hold), self._longest_read, lambda: self.let_go(read)))
         self._watched[read] = watched
         self._turns.add(watched.job)
         return watched
@@ -140,7 +156,9 @@ class ReadingBackend(ABC):
     def _run(self, watched: _Watched, hold: float) -> float:
         """Do the read once, deliver what came of it, and return when it is due next."""
         try:
-            fetched = self.fetch(watched.read, watched.state, hold)
+            fetched = self.fetch(watched.read, watched.state, 0.0 if watched.failures else hold)
+        except LetGo:
+            return self._world.clock.now()
         except ReadFailed as failed:
             return self._failed(watched, failed)
         except Exception as error:
@@ -155,13 +173,23 @@ class ReadingBackend(ABC):
         watched.failures += 1
         now = self._world.clock.now()
         self._deliver(watched, Failure(kind=failed.kind, reason=str(failed), at=now, current_until=failed.current_until))
-        return now + max(self._backoff.delay(watched.failures, self._world.random), failed.retry_after or 0.0)
+        # Beside what the server asked for, so that those who were told the same time do not come back as one.
+        return now + (failed.retry_after or 0.0) + self._backoff.delay(watched.failures, self._world.random)
 
     def _deliver(self, watched: _Watched, outcome: Outcome) -> None:
         with self._lock:
             watched.latest = outcome
             for inbox, name in watched.waiting:
-                inbox.put({name: outcome})
+                self._put(inbox, name, outcome)
+
+    def _put(self, inbox: Inbox, name: str, outcome: Outcome) -> None:
+        """Hand an outcome over; an inbox that chokes on it is told so, and neither this thread nor other inboxes suffer."""
+        try:
+            inbox.put({name: outcome})
+        except Exception as error:
+            log.exception("reading of source %s not taken", name, exc_info=without_values(error))
+            reason = f"internal error: {type(error).__name__}"
+            inbox.put({name: Failure(kind=FailureKind.MISCONFIGURED, reason=reason, at=self._world.clock.now())})
 
 
 def without_values(error: Exception) -> Exception:

@@ -22,7 +22,10 @@ class Job:
     """Do the read, holding the connection for that many seconds at most if it blocks; return when it is due next. Raises nothing."""
     longest: float
     """How long one run may take before it counts as stuck, beside the time it is told to block."""
+    let_go: Callable[[], bool] = lambda: False
+    """End a run under way that only waits for news; return whether there was one."""
     due: float = -inf
+    hold: float = 0.0
     running: bool = False
     ended: bool = False
 
@@ -42,13 +45,16 @@ class Turns:
         self._busy: dict[str, float] = {}
 
     def add(self, job: Job) -> None:
-        """Do a job from now on."""
+        """Do a job from now on, at once: where every connection waits for news, one of them is taken."""
         with self._changed:
             self._jobs.add(job)
             self._schedule(job, self._clock.now())
             if self._threads < min(self._connections, len(self._jobs)):
                 self._threads += 1
                 threading.Thread(target=self._work, name=f"{self._address}#{next(self._order)}", daemon=True).start()
+                return
+            running = [other for other in self._jobs if other.running] if len(self._busy) == self._threads else []
+        any(other.let_go() for other in running)
 
     def hurry(self, job: Job) -> None:
         """Do a job as soon as there is a turn, whenever it was due; one that is being done is done again."""
@@ -57,11 +63,12 @@ class Turns:
                 self._schedule(job, self._clock.now())
 
     def remove(self, job: Job) -> None:
-        """Do a job no more; a run under way ends by itself, and what it brings is its owner's to drop."""
+        """Do a job no more; a run under way that does not let go ends by itself, and what it brings is its owner's to drop."""
         with self._changed:
             job.ended = True
             self._jobs.discard(job)
             self._changed.notify_all()
+        job.let_go()
 
     def busy(self) -> tuple[tuple[str, float], ...]:
         """Return each thread that is at a read, and when it must have ended."""
@@ -77,12 +84,13 @@ class Turns:
     def _work(self) -> None:
         name = threading.current_thread().name
         while (job := self._next(name)) is not None:
-            at = job.run(turn(len(self._jobs), self._connections))
+            at = job.run(job.hold)
             with self._changed:
                 del self._busy[name]
                 job.running = False
-                # A job that was hurried while it ran is due already, and is not put off.
-                self._schedule(job, min(at, job.due))
+                if not job.ended:
+                    # A job that was hurried while it ran is due already, and is not put off.
+                    self._schedule(job, min(at, job.due))
 
     def _next(self, name: str) -> Job | None:
         """Return the job whose turn it is, waiting for it; None when this thread is needed no more."""
@@ -104,7 +112,7 @@ class Turns:
             return None
 
     def _start(self, name: str, job: Job) -> Job:
-        hold = turn(len(self._jobs), self._connections)
-        self._busy[name] = self._clock.now() + hold * 17 / 16 + job.longest
-        job.running, job.due = True, inf
+        job.running, job.due, job.hold = True, inf, turn(len(self._jobs), self._connections)
+        # Consul adds up to a sixteenth to a wait, so that blocking queries spread out.
+        self._busy[name] = self._clock.now() + job.hold * 17 / 16 + job.longest
         return job

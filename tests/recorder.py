@@ -1,0 +1,35 @@
+"""An inbox that keeps what backends deliver."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from reloader.snapshot import Outcome, Reading
+
+
+class Recorder:
+    """Keeps every outcome in order; chokes on the value that it is told to."""
+
+    def __init__(self, chokes_on: Any = None, error: Exception | None = None) -> None:
+        self.got: list[tuple[str, Outcome]] = []
+        self._chokes_on = chokes_on
+        self._error = error
+
+    def put(self, outcomes: Mapping[str, Outcome]) -> None:
+        for name, outcome in outcomes.items():
+            if self._error is not None and isinstance(outcome, Reading) and outcome.value == self._chokes_on:
+                raise self._error
+            self.got.append((name, outcome))
+
+    @property
+    def latest(self) -> Any:
+        """The last value, or the last failure itself."""
+        outcome = self.got[-1][1]
+        return outcome.value if isinstance(outcome, Reading) else outcome
+
+    @property
+    def values(self) -> list[Any]:
+        return [outcome.value for _, outcome in self.got if isinstance(outcome, Reading)]
+
+    @property
+    def failures(self) -> list[Any]:
+        return [outcome for _, outcome in self.got if not isinstance(outcome, Reading)]

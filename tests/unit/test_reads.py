@@ -1,0 +1,302 @@
+"""What every backend with a server shares: equal reads once, outcomes to all who wait, retries with backoff."""
+
+import logging
+import threading
+from collections.abc import Hashable
+from math import inf
+from typing import Any
+
+import pytest
+
+from reloader.backends import Backends
+from reloader.backends.reads import Fetched, LetGo, ReadFailed, ReadingBackend
+from reloader.backends.turns import Turns
+from reloader.plan import Consul, Tls
+from reloader.schedule import Backoff
+from reloader.snapshot import Failure, FailureKind, Reading
+from reloader.world import World
+from tests.recorder import Recorder
+from tests.waiting import eventually
+
+WORLD = World()
+REFUSED = FailureKind.REFUSED
+CANARY = "what was read"
+
+
+class Scripted(ReadingBackend):
+    """Answers as `answer` does; every call is noted."""
+
+    def __init__(self, answer: Any, *, connections: int = 1, backoff: Backoff | None = None) -> None:
+        super().__init__(Turns("address", connections, WORLD), WORLD, longest_read=5.0, backoff=backoff or Backoff(0.01, 0.05))
+        self.answer = answer
+        self.calls: list[tuple[Hashable, Any, float]] = []
+        self.freed = False
+
+    def fetch(self, read: Hashable, state: Any, hold: float) -> Fetched:
+        self.calls.append((read, state, hold))
+        return self.answer(read, state, hold)
+
+    def free(self) -> None:
+        self.freed = True
+
+
+def fetched(value: Any, *, due: float = inf, state: Any = None) -> Fetched:
+    return Fetched(reading=Reading(value=value, at=WORLD.clock.now()), due=due, state=state)
+
+
+def test_equal_reads_run_once() -> None:
+    """Two who wait for the same get it from one read; one who comes later gets the latest at once."""
+    backend, first, second = Scripted(lambda *_: fetched("value")), Recorder(), Recorder()
+    backend.watch(("key", 1), first, "a")
+    eventually(lambda: first.got)
+    backend.watch(("key", 1), second, "b")
+
+    assert second.latest == first.latest == "value"
+    assert len(backend.calls) == 1
+    backend.close()
+
+
+def test_unequal_reads_run_each() -> None:
+    """What is not equal is read for itself."""
+    backend, inbox = Scripted(lambda read, *_: fetched(read)), Recorder()
+    backend.watch("x", inbox, "a")
+    backend.watch("y", inbox, "b")
+    eventually(lambda: len(inbox.got) == 2)
+
+    assert dict(sorted((name, outcome.value) for name, outcome in inbox.got if isinstance(outcome, Reading))) == {"a": "x", "b": "y"}
+    backend.close()
+
+
+def test_a_read_that_one_leaves_goes_on_for_the_other() -> None:
+    """Only the last to leave ends a read."""
+    news, one, other = threading.Semaphore(0), Recorder(), Recorder()
+    backend = Scripted(lambda *_: (news.acquire(timeout=10), fetched(len(backend.calls), due=0))[1])
+    leave = backend.watch("x", one, "a")
+    backend.watch("x", other, "b")
+    news.release()
+    eventually(lambda: one.got and other.got)
+    leave()
+    leave()
+    seen = len(one.got)
+    news.release(2)
+    eventually(lambda: len(other.got) >= 3)
+
+    assert len(one.got) == seen
+    news.release(100)
+    backend.close()
+
+
+def test_each_read_gets_the_state_it_left() -> None:
+    """What a success leaves comes back with the next read, also after failures."""
+
+    def answer(_read: Hashable, state: Any, _hold: float) -> Fetched:
+        if len(backend.calls) == 2:
+            raise ReadFailed(REFUSED, "no")
+        return fetched("v", due=0 if len(backend.calls) < 3 else inf, state=(state or 0) + 1)
+
+    backend, inbox = Scripted(answer), Recorder()
+    backend.watch("x", inbox, "a")
+    eventually(lambda: len(backend.calls) == 3)
+
+    assert [state for _, state, _ in backend.calls] == [None, 1, 1]
+    backend.close()
+
+
+def test_a_read_after_a_failure_may_not_be_held() -> None:
+    """That the server is back is seen at once, not when it has news."""
+
+    def answer(*_: Any) -> Fetched:
+        if len(backend.calls) == 1:
+            raise ReadFailed(REFUSED, "no")
+        return fetched("v", due=0 if len(backend.calls) < 3 else inf)
+
+    backend = Scripted(answer)
+    backend.watch("x", Recorder(), "a")
+    eventually(lambda: len(backend.calls) == 3)
+    holds = [hold for _, _, hold in backend.calls]
+
+    assert holds[0] > 0
+    assert holds[1] == 0
+    assert holds[2] > 0
+    backend.close()
+
+
+def test_a_failure_is_told_with_its_kind_and_reason() -> None:
+    """An outcome that is none says why, when, and since when the last value may be old."""
+
+    def answer(*_: Any) -> Fetched:
+        raise ReadFailed(FailureKind.UNREACHABLE, "nobody there", current_until=1.5)
+
+    backend, inbox = Scripted(answer), Recorder()
+    backend.watch("x", inbox, "a")
+    eventually(lambda: inbox.got)
+    failure = inbox.got[0][1]
+
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.reason, failure.current_until) == (FailureKind.UNREACHABLE, "nobody there", 1.5)
+    backend.close()
+
+
+def test_no_retry_comes_sooner_than_backoff_and_server_allow() -> None:
+    """The wait that a server asks for comes on top of the jitter, so that all it told do not come back at once."""
+    asked_for = iter([None, 30.0, None])
+
+    def answer(*_: Any) -> Fetched:
+        raise ReadFailed(REFUSED, "no", retry_after=next(asked_for))
+
+    backend = Scripted(answer, backoff=Backoff(base=4, cap=60))
+    began, waits = WORLD.clock.now(), []
+    backend.watch("x", Recorder(), "a")
+    job = backend._watched["x"].job
+    for calls in (1, 2, 3):
+        eventually(lambda calls=calls: len(backend.calls) == calls and not job.running)
+        waits.append(job.due - began)
+        backend._turns.hurry(job)
+
+    assert 0.4 <= waits[0] <= 4 + 1
+    assert 30.8 <= waits[1] <= 38 + 1
+    assert 1.6 <= waits[2] <= 16 + 1
+    backend.close()
+
+
+def test_a_look_reads_again_but_not_what_failed() -> None:
+    """A look costs a poll, and never a retry before its backoff allows."""
+
+    def answer(read: Hashable, *_: Any) -> Fetched:
+        if read == "bad":
+            raise ReadFailed(REFUSED, "no")
+        return fetched("v")
+
+    backend, inbox = Scripted(answer, backoff=Backoff(3600, 36000)), Recorder()
+    for read in ("good", "bad"):
+        backend.watch(read, inbox, read)
+    eventually(lambda: len(inbox.got) == 2)
+    backend.look()
+    eventually(lambda: len(inbox.got) == 3)
+
+    assert [read for read, _, _ in backend.calls].count("bad") == 1
+    backend.close()
+
+
+def test_a_look_leaves_alone_what_may_not_be_repeated() -> None:
+    """What mints something is not minted by looking."""
+    backend, inbox = Scripted(lambda *_: fetched("v")), Recorder()
+    backend.repeatable = lambda read: read != "mint"
+    backend.watch("mint", inbox, "a")
+    eventually(lambda: inbox.got)
+    backend.watch("read", inbox, "b")
+    eventually(lambda: len(inbox.got) == 2)
+    backend.look()
+    eventually(lambda: len(inbox.got) == 3)
+
+    assert [read for read, _, _ in backend.calls] == ["mint", "read", "read"]
+    backend.close()
+
+
+def test_a_read_that_let_go_is_no_outcome() -> None:
+    """It is done again, and nobody is told."""
+
+    def answer(*_: Any) -> Fetched:
+        if len(backend.calls) == 1:
+            raise LetGo
+        return fetched("v")
+
+    backend, inbox = Scripted(answer), Recorder()
+    backend.watch("x", inbox, "a")
+    eventually(lambda: inbox.got)
+
+    assert inbox.values == ["v"]
+    backend.close()
+
+
+def test_a_mistake_of_ours_is_a_failure_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    """The thread lives on, and what the exception quotes is not told."""
+
+    def answer(read: Hashable, *_: Any) -> Fetched:
+        if read == "bad":
+            raise KeyError(CANARY)
+        return fetched("v")
+
+    backend, inbox = Scripted(answer), Recorder()
+    with caplog.at_level(logging.DEBUG):
+        backend.watch("bad", inbox, "a")
+        backend.watch("good", inbox, "b")
+        eventually(lambda: "v" in inbox.values)
+    failure = next(outcome for _, outcome in inbox.got if isinstance(outcome, Failure))
+    backend.close()
+
+    assert failure.reason == "internal error: KeyError"
+    assert CANARY not in caplog.text
+
+
+def test_an_inbox_that_chokes_harms_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told of the failure, the others get the value, and the read goes on."""
+    backend, choking, sound = Scripted(lambda *_: fetched("v")), Recorder(chokes_on="v", error=RuntimeError(CANARY)), Recorder()
+    with caplog.at_level(logging.DEBUG):
+        backend.watch("x", choking, "a")
+        backend.watch("x", sound, "b")
+        eventually(lambda: choking.got and sound.got)
+    backend.close()
+
+    assert choking.latest.reason == "internal error: RuntimeError"
+    assert sound.latest == "v"
+    assert CANARY not in caplog.text
+
+
+def test_closing_ends_everything() -> None:
+    """No outcome comes after close, and the connections are freed."""
+    news, inbox = threading.Event(), Recorder()
+    backend = Scripted(lambda *_: (news.wait(10), fetched("late"))[1])
+    backend.watch("x", inbox, "a")
+    eventually(lambda: backend.calls)
+    backend.close()
+    news.set()
+    eventually(lambda: not any(thread.name.startswith("address#") for thread in threading.enumerate()), what="the thread's end")
+
+    assert backend.freed
+    assert not inbox.got
+    assert not backend.heartbeats()
+
+
+def test_heartbeats_name_the_threads_at_a_read() -> None:
+    """A thread that reads says when it must have ended."""
+    news = threading.Event()
+    backend = Scripted(lambda *_: (news.wait(10), fetched("v"))[1])
+    backend.watch("x", Recorder(), "a")
+    eventually(lambda: backend.calls)
+    (beat,) = backend.heartbeats()
+    news.set()
+
+    assert beat.thread.startswith("address#")
+    assert beat.due > WORLD.clock.now()
+    backend.close()
+
+
+class TestBackends:
+    """One backend for each server and identity."""
+
+    def test_equal_plans_share_a_backend_until_the_last_leaves(self) -> None:
+        """It is closed when nobody uses it any more, and made anew after that."""
+        backends = Backends(WORLD)
+        plan, equal = (Consul(address="http://127.0.0.1:1", tls=Tls(verify=True)) for _ in range(2))
+        backend = backends.acquire(plan)
+        assert backends.acquire(equal) is backend
+
+        backends.release(plan)
+        assert backends.acquire(plan) is backend
+        backends.release(plan)
+        backends.release(plan)
+
+        assert backends.acquire(plan) is not backend
+        backends.release(plan)
+
+    def test_another_identity_is_another_backend_at_the_same_turns(self) -> None:
+        """Tokens are not mixed, and the bound on connections holds over all of them."""
+        backends = Backends(WORLD)
+        plans = [Consul(address="http://127.0.0.1:1", datacenter=name) for name in ("a", "b")]
+        first, second = (backends.acquire(plan) for plan in plans)
+
+        assert first is not second
+        assert first._turns is second._turns
+        for plan in plans:
+            backends.release(plan)
