@@ -97,9 +97,11 @@ def recording(names: list[str]) -> Disk:
 def failing(at: int, number: int, *, after: bool) -> Disk:
     """Return a disk whose call `at` fails with an error number, before or after it did its work, and no other."""
 
-    def hook(index: int, _name: str, run: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+    def hook(index: int, name: str, run: Callable[[], Any], args: tuple[Any, ...]) -> Any:
         if index == at and after:
-            run()
+            done = run()
+            if name == "lock":
+                os.close(done)
         if index == at:
             raise OSError(number, os.strerror(number), str(args[0]))
         return run()

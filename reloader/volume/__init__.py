@@ -178,8 +178,7 @@ class Volume:
                 return
         except OSError:  # whether it is published cannot be seen now
             return
-        self._try_remembering(self.record.without([number]))
-        self._try_tidying()
+        self._forget([number])
 
     def confirm(self, number: int, instance: Mapping[str, Any]) -> None:
         """Remember who runs on a generation (the fields of `targets.Instance`); what cannot be written now is, the next time."""
@@ -222,8 +221,7 @@ class Volume:
         published = self.published
         number = published.number if published else None
         doomed = self.record.superfluous(published=number, keep=self._plan.keep, before=now - LEAST_KEPT)
-        self._try_remembering(self.record.without(doomed))
-        self._try_tidying()
+        self._forget(doomed)
 
     def _make_directory(self) -> None:
         missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
@@ -268,8 +266,7 @@ class Volume:
         if linked is not None:
             with suppress(VolumeError):  # something in the way is for the next publish to say
                 self._make_links(linked)
-        self._try_remembering(self.record)
-        self._try_tidying()
+        self._forget([])
 
     def _make_links(self, number: int) -> None:
         """Make the user links that a generation needs: before it is published, so that all of it appears at once."""
@@ -298,6 +295,12 @@ class Volume:
         except VolumeError as error:
             if self.unsaved != before:
                 log.warning("record not written", extra={"fields": {"path": str(self.path), "reason": str(error)}})
+
+    def _forget(self, numbers: list[int]) -> None:
+        """Remove generations, then write that down: on a full volume there is room only after the removal."""
+        self.record = self.record.without(numbers)
+        self._try_tidying()
+        self._try_remembering(self.record)
 
     def _try_tidying(self) -> None:
         """Remove generations and links that nothing knows, and what is left of earlier removals; what fails is left for the next time."""

@@ -125,9 +125,13 @@ class Home:
 
     def _replace(self, name: str, data: bytes) -> None:
         temporary = self._path / (name + _TEMPORARY)
-        self._world.disk.remove_file(temporary)  # of a write that failed
-        self._world.disk.write_file(temporary, data, 0o600)
-        self._world.disk.rename(temporary, self._path / name)
+        try:
+            self._world.disk.write_file(temporary, data, 0o600)
+            self._world.disk.rename(temporary, self._path / name)
+        except OSError:
+            with suppress(OSError):
+                self._world.disk.remove_file(temporary)
+            raise
         self._world.disk.sync_directory(self._path)
 
     def _read(self, name: str) -> bytes | None:
