@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -88,10 +88,9 @@ def _demo(_options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> tuple[Plan, tuple[Path, ...]]:
     """Return the plan that the command line, the files and the environment ask for."""
-    plan, files = settings.find(options.files, options.watch, options.process, options.signal, os.environ)
-    server = replace(plan.server, listen=options.listen) if options.listen else plan.server
-    given = {key: value for key, value in (("level", options.log_level), ("format", options.log_format)) if value}
-    return replace(plan, server=server, log=replace(plan.log, **given)), files
+    given = {"SERVER__LISTEN": options.listen, "LOG__LEVEL": options.log_level, "LOG__FORMAT": options.log_format}
+    environ = {**os.environ, **{f"RELOADER_{name}": value for name, value in given.items() if value}}
+    return settings.find(options.files, options.watch, options.process, options.signal, environ)
 
 
 def _summary(pipeline: Pipeline) -> list[str]:
@@ -106,9 +105,17 @@ def _summary(pipeline: Pipeline) -> list[str]:
 
 
 def _what(settings_of_kind: Any) -> str:
-    """Return what a kind's settings say of themselves, which is never a secret."""
-    describe = getattr(settings_of_kind, "describe", None)
-    return str(describe()) if describe else ""
+    """Return what a kind's settings say; of a mapping, which may hold a secret, only the names."""
+    if settings_of_kind is None:
+        return ""
+    given = ((each, getattr(settings_of_kind, each.name)) for each in fields(settings_of_kind))
+    return ", ".join(f"{each.name} {_shown(value)}" for each, value in given if value not in (each.default, None))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({', '.join(value)})"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _status_address(listen: str) -> str:

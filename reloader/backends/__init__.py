@@ -13,7 +13,6 @@ from reloader.backends.turns import Turns
 from reloader.plan import BackendPlan, Directory, Local
 from reloader.world import World
 
-
 LOCAL_READS = 4
 """How many reads that need no server are done at once, so that a slow one does not delay the others."""
 
@@ -66,7 +65,9 @@ class Backends:
 
     def watch_modes(self) -> tuple[tuple[str, str], ...]:
         """Return how each directory is watched: its path, and `inotify` or `poll`."""
-        return tuple((plan.path, getattr(backend, "mode", "poll")) for plan, (backend, _) in tuple(self._open.items()) if isinstance(plan, Directory))
+        return tuple(
+            (plan.path, getattr(backend, "mode", "poll")) for plan, (backend, _) in tuple(self._open.items()) if isinstance(plan, Directory)
+        )
 
     def look(self) -> None:
         """Ask every backend for a look."""

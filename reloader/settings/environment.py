@@ -1,5 +1,6 @@
 """Lays the environment over a file: our own variables above what it says, those of Vault and Consul below."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,13 +12,15 @@ from reloader.settings.yamlfile import read_value
 
 PREFIX = "RELOADER_"
 CONFIG = "RELOADER_CONFIG"
-_KUBERNETES = ("RELOADER_SERVICE_", "RELOADER_PORT")
-"""What the kubelet sets in every Pod beside a Service named `reloader`."""
+_KUBERNETES = re.compile(
+    r"RELOADER_([A-Z0-9]+_)*(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What the kubelet sets in every Pod beside a Service named `reloader`, or `reloader-metrics`."""
 
 
 def overrides(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that are meant for us; the kinds come first, since they say which other keys there are."""
-    ours = {name: text for name, text in environ.items() if name.startswith(PREFIX) and name != CONFIG and not name.startswith(_KUBERNETES)}
+    ours = {name: text for name, text in environ.items() if name.startswith(PREFIX) and name != CONFIG and not _KUBERNETES.fullmatch(name)}
     return dict(sorted(ours.items(), key=lambda item: (not item[0].endswith("__KIND"), item[0])))
 
 

@@ -19,7 +19,7 @@ class Mistake:
         return ": ".join(part for part in (self.where, self.key, self.message) if part)
 
 
-class ConfigurationInvalid(Exception):
+class ConfigurationInvalid(ValueError):
     """The configuration cannot be used; the text lists every mistake, one a line."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
