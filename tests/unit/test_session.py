@@ -1,6 +1,7 @@
 """The session holds its bounds whatever the server does."""
 
 import gzip
+import socket
 import ssl
 import threading
 from pathlib import Path
@@ -40,6 +41,18 @@ def test_no_answer_takes_longer_than_the_deadline(behave: Behaviour) -> None:
     """A server that hangs, or sends a byte now and then, ends in DeadlineExceeded, long before it would be done."""
     with misbehaving(behave) as server, BoundedSession(NO_TLS, timeout=0.4) as session, pytest.raises(DeadlineExceeded):
         session.get(server.address)
+
+
+def test_each_use_of_the_socket_gets_what_is_left() -> None:
+    """A server that drips and then hangs has no more time than one that only hangs."""
+    guard, (ours, theirs) = sessions._Guard(), socket.socketpair()
+    with ours, theirs:
+        guard.start(5)
+        guard.bound(ours)
+        first = ours.gettimeout() or 0
+        guard.bound(ours)
+
+        assert 5 > first > (ours.gettimeout() or 0) > 0
 
 
 @pytest.mark.parametrize("timeout", [0.2, (30, 0.2)], ids=["one number", "connect and read"])
