@@ -1,5 +1,6 @@
 """The directory backend on a volume that the kubelet changes."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,16 @@ def test_the_change_is_dated_by_the_rename(volume):
         changed = inbox.reading({"a": "2"}).changed
     tick = 0.02  # file systems date with the tick of the kernel
     assert before - tick <= changed <= after + tick
+
+
+def test_what_happens_to_a_file_after_its_swap_does_not_date_the_change(volume):
+    volume.swap({"a": "1"})
+    swapped = (volume.path / "..data").lstat().st_ctime
+    eventually(lambda: time.time() > swapped + 0.2)
+    (volume.path / "a").chmod(0o600)
+    with watching(volume.path) as (backend, inbox):
+        changed = inbox.reading({"a": "1"}).changed
+        assert abs(changed - backend._clock.now() + time.time() - swapped) < 0.1
 
 
 def test_an_unchanged_swap_delivers_nothing(volume):

@@ -8,12 +8,13 @@ import stat
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from reloader.backends.directory import Scan
+from reloader.backends.wake import Watches
 from reloader.snapshot import FailureKind, Reading
 from reloader.world import World
 from tests.unit.directories import ALL, Inbox, Log, looking, program, settled, succeeds, watching
@@ -81,6 +82,36 @@ def test_a_directory_renamed_away_and_replaced_at_once_is_seen(plain):
         settled(backend)
         (plain / "a").write_text("3")
         inbox.reading({"a": "3"})
+
+
+def test_a_directory_that_comes_back_with_its_old_inode_is_watched_anew(tmp_path):
+    identity, wake = (1, 2), threading.Event()
+    watches = Watches(wake)
+    try:
+        for _ in range(2):
+            directory = tmp_path / "it"
+            directory.mkdir()
+            assert watches.aim({identity: str(directory)})
+            assert not watches.aim({identity: str(directory)})
+            wake.clear()
+            directory.rmdir()
+            assert wake.wait(10)
+            eventually(lambda: watches._callback.ended)
+    finally:
+        watches.close()
+
+
+def test_a_change_between_the_first_look_and_the_watch_is_seen(plain, monkeypatch):
+    aim = Watches.aim
+
+    def late(watches: Watches, directories: Mapping[tuple[int, int], str]) -> bool:
+        (plain / "a").write_text("2")
+        monkeypatch.setattr(Watches, "aim", aim)
+        return aim(watches, directories)
+
+    monkeypatch.setattr(Watches, "aim", late)
+    with watching(plain) as (_, inbox):
+        inbox.reading({"a": "2"})
 
 
 def test_an_unchanged_failure_is_delivered_once_and_the_same_content_ends_it(plain):
