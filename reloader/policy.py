@@ -58,6 +58,8 @@ class Facts:
     since_start: float
     published: bool
     """Something is on the volume, from this run or an earlier one."""
+    volume_taken: bool = True
+    """The volume with its record could be opened; without it nobody knows what is owed."""
     first_refused: str | None = None
     """Why the first set of all was refused, if it was."""
     sources: tuple[SourceFacts, ...] = ()
@@ -113,6 +115,8 @@ def verdict(facts: Facts) -> Verdict:
 
 
 def _findings(facts: Facts) -> tuple[Finding, ...]:
+    if not facts.volume_taken:
+        return (Finding(Effect.NOT_READY, f"volume: {facts.unwritable or 'not opened yet'}"),)
     if not facts.published:
         return (_nothing_published(facts), *_why_nothing(facts))
     return (

@@ -25,8 +25,10 @@ from reloader.world import World
 
 log = logging.getLogger("reloader")
 
-LEAVE = 5.0
-"""How many seconds a stop may take."""
+LEAVE = 4.0
+"""How many seconds the pipelines have to end the step in hand; the whole stop may take five."""
+SETTLE = 0.1
+"""How many seconds of quiet the own configuration must have: an editor writes in pieces."""
 
 
 class Running:
@@ -65,10 +67,10 @@ class Running:
         self.read()
         self.thread.start()
 
-    def stop(self) -> None:
+    def stop(self, within: float = LEAVE) -> None:
         """End the thread after the step in hand."""
         self.pipeline.stop()
-        self.thread.join(LEAVE)
+        self.thread.join(max(0.0, within))
 
     def forget(self) -> None:
         """Give back what was read from; a backend that nobody else uses is closed."""
@@ -76,6 +78,8 @@ class Running:
             cancel()
         for plan in self._acquired:
             self._backends.release(plan)
+        if not self.thread.is_alive():
+            self.mailbox.close()
 
     def _look(self) -> None:
         for plan in {plan for plan in self._acquired if isinstance(plan, Directory)}:
@@ -120,6 +124,8 @@ class Supervisor:
         log.info("running", extra={"fields": {"version": __version__, "pipelines": ",".join(opened)}})
         while not self._stopping:
             self._own.mailbox.wait(60.0)
+            while self._own.changing() and not self._stopping:
+                self._own.mailbox.wait(SETTLE)
             self._attend()
         self._leave()
 
@@ -183,8 +189,11 @@ class Supervisor:
     def _leave(self) -> None:
         for running in self._running.values():
             running.pipeline.stop()
+        deadline = self._world.clock.now() + LEAVE
         for running in self._running.values():
-            running.stop()
+            running.stop(deadline - self._world.clock.now())
+        self._world.children.stop()
+        for running in self._running.values():
             running.forget()
         if self._server is not None:
             self._server.close()
@@ -218,18 +227,27 @@ class _Own:
         for file in files:
             self._names.setdefault(file.absolute().parent, set()).add(file.name)
         self.mailbox = Mailbox(str(directory) for directory in self._names)
+        self._seen: tuple[object, ...] = ()
+        self._taken: tuple[object, ...] = ()
 
     def watch(self, backends: Backends) -> None:
         """Begin to watch."""
         for directory, names in self._names.items():
             backends.acquire(Directory(path=str(directory))).watch(Scan(names=frozenset(names)), self.mailbox, str(directory))
 
+    def changing(self) -> bool:
+        """Return whether something changed since this was asked last; that it cannot be read any more is a change too."""
+        before, self._seen = self._seen, self._state()
+        return before != self._seen
+
     def changed(self) -> bool:
-        """Return whether something changed since the last call; what could not be read counts, as its loss is a mistake to report."""
-        snapshot = self.mailbox.take()
-        failing = any(standing.failure for standing in snapshot.standings.values())
-        self.mailbox.taken(snapshot)
-        return failing or (snapshot.first_change is not None)
+        """Return whether something changed since this was asked last."""
+        before, self._taken = self._taken, self._state()
+        return before != self._taken
+
+    def _state(self) -> tuple[object, ...]:
+        standings = self.mailbox.take().standings.values()
+        return tuple((standing.reading and standing.reading.value, standing.failure and standing.failure.reason) for standing in standings)
 
 
 def _needs_restart(old: Plan, new: Plan) -> list[str]:

@@ -69,9 +69,9 @@ class Pipeline:
             with self._stages.stage("open", 0, quiet=True):
                 self._volume.open()
         except StageFailed as failed:
+            self.content.refuse_volume(failed)
             if isinstance(failed.cause, VolumeLocked):
                 raise failed.cause from None
-            self.content.refuse_volume(failed)
         else:
             self._opened = True
             self._freshness.resume(self._volume.ages)
@@ -116,17 +116,30 @@ class Pipeline:
 
     def cycle(self) -> float:
         """Make the volume match the snapshot, then the target match the volume; return when to look again."""
-        snapshot = self._mailbox.take()
+        snapshot, waited = self._mailbox.take(), self.delivery.busy
         if self._ready_to_publish() and self.content.converge(snapshot, last_reload=self._last_reload()):
             self._mailbox.taken(snapshot)
         if self._opened:
             self.delivery.converge()
-        return self._next_look(self.report())
+        known = self.report()
+        if waited and not self.delivery.busy:
+            return self._clock.now()  # what came meanwhile was not looked at, and its wake-up is used up
+        return self._next_look(known)
 
     def report(self) -> PipelineReport:
         """Put down how the pipeline fares."""
         now = self._clock.now()
-        view = View(self._plan, self._mailbox.take(), self._volume, self.content, self.delivery, self._freshness, now, self._started)
+        view = View(
+            self._plan,
+            self._mailbox.take(),
+            self._volume,
+            self._opened,
+            self.content,
+            self.delivery,
+            self._freshness,
+            now=now,
+            started=self._started,
+        )
         made = report(view, verdict(facts(view)))
         self._parts.status.put(made)
         return made
@@ -149,10 +162,12 @@ class Pipeline:
         self._resync_at = now + self._plan.timing.resync
         self._parts.look()
         if not self._opened:
-            self.open()
+            with suppress(VolumeLocked):  # reported as what keeps the volume from being written
+                self.open()
         self.content.look_again()
         if self._opened:
-            with self._stages.stage("record", 0, quiet=True):
+            self._volume.sweep(now)
+            with suppress(StageFailed), self._stages.stage("record", 0, quiet=True):
                 self._volume.remember_ages(self._freshness.known_current(self._mailbox.take()))
 
     def _ready_to_publish(self) -> bool:

@@ -77,8 +77,9 @@ class Delivery:
 
     def _begin(self, published: Published) -> None:
         """Turn to a newer generation; what was held against the older one no longer counts."""
+        if self.state is State.CONFIRMED or not self._number:  # one random delay for all changes that come within it
+            self._ask_at = splay(self._world.clock.now(), self._timing.splay, self._world.random)
         self._number, self._under, self._failures, self._refused_by = published.number, None, 0, None
-        self._ask_at = splay(self._world.clock.now(), self._timing.splay, self._world.random)
         self.state, self.reason = State.OWED, "not asked for yet"
 
     def _ask(self, published: Published, now: float) -> None:
@@ -99,7 +100,7 @@ class Delivery:
         """Ask for a reload; of a target that started after the publish, only ask whether it runs."""
         after = instance.is_process and instance.started > published.at
         verification = self._target.verify(instance) if after else self._reload(instance)
-        self.instance, self.trouble = instance, None
+        self._found(instance)
         self._under = _Under(verification, published.number, instance, now)
         self._judge(self._under)
 
@@ -151,8 +152,15 @@ class Delivery:
 
     def _settle(self, instance: Instance) -> None:
         """Nothing is owed."""
+        self._found(instance)
         self._under, self._failures, self.look_at = None, 0, inf
-        self.instance, self.trouble, self.state, self.reason = instance, None, State.CONFIRMED, ""
+        self.state, self.reason = State.CONFIRMED, ""
+
+    def _found(self, instance: Instance) -> None:
+        self.instance = instance
+        if self.trouble is not None:
+            self.trouble = None
+            self._stages.succeeded("find", self._number, 0.0, quiet=True)
 
     def _refuse(self, under: _Under, judgement: Judgement, now: float) -> None:
         """Leave the reload owed, and ask this process again later; one that is started anew is verified when it is there."""

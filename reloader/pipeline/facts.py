@@ -50,6 +50,8 @@ class View:
     plan: Plan
     snapshot: Snapshot
     volume: Volume | Mounted
+    taken: bool
+    """Whether the volume is ours."""
     content: Content
     delivery: Delivery
     freshness: Freshness
@@ -68,6 +70,7 @@ def facts(view: View) -> Facts:
         max_staleness=plan.failure.max_staleness,
         since_start=now - view.started,
         published=published is not None,
+        volume_taken=view.taken,
         first_refused=rejected.reason if rejected and refused_first else None,
         sources=tuple(_source_facts(view, name, standing) for name, standing in view.snapshot.standings.items()),
         rejected=rejected.reason if rejected else None,

@@ -1,5 +1,6 @@
 """The report of a pipeline, and the document that `/status` answers with. No field of it ever holds a value or a token."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -76,16 +77,20 @@ class Status:
     config_mistakes: tuple[str, ...] = ()
     alive: Callable[[], tuple[str, ...]] = tuple
     """Return the threads that are stuck."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Pipelines report from their own threads."""
 
     def put(self, report: PipelineReport) -> None:
         """Replace the report of one pipeline; having started once is kept."""
-        before = self.reports.get(report.name)
-        started = report.started or (before is not None and before.started)
-        self.reports = {**self.reports, report.name: replace(report, started=started)}
+        with self._lock:
+            before = self.reports.get(report.name)
+            started = report.started or (before is not None and before.started)
+            self.reports = {**self.reports, report.name: replace(report, started=started)}
 
     def drop(self, name: str) -> None:
         """Forget a pipeline that is no longer configured."""
-        self.reports = {other: report for other, report in self.reports.items() if other != name}
+        with self._lock:
+            self.reports = {other: report for other, report in self.reports.items() if other != name}
 
     @property
     def ready(self) -> bool:

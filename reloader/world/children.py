@@ -4,7 +4,8 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 OUTPUT_LIMIT = 4096
@@ -22,7 +23,19 @@ class Ended:
 
 
 class Children:
-    """Starts children, each in a process group of its own."""
+    """Starts children, each in a process group of its own; `stop` ends them from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[int] = set()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Kill every child that runs, and every one that is started from now on."""
+        with self._lock:
+            self._stopped = True
+            for pid in self._running:
+                _kill_group(pid)
 
     def run(self, argv: Sequence[str], *, timeout: float) -> Ended:
         """Run a command to its end, or kill its process group when `timeout` seconds are over.
@@ -34,7 +47,7 @@ class Children:
         child = subprocess.Popen(  # noqa: S603 - the operator's own command
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
-        with child:
+        with child, self._noted(child.pid):
             try:
                 output, _ = child.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
@@ -42,6 +55,18 @@ class Children:
                 output, _ = child.communicate()
                 return Ended(None, _tail(output))
         return Ended(child.returncode, _tail(output))
+
+    @contextlib.contextmanager
+    def _noted(self, pid: int) -> Iterator[None]:
+        with self._lock:
+            self._running.add(pid)
+            if self._stopped:
+                _kill_group(pid)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(pid)
 
 
 def _kill_group(pid: int) -> None:

@@ -52,6 +52,11 @@ TABLE = {
         Effect.DEGRADED,
         Effect.CLOSED,
     ),
+    "the record on the volume cannot be read": (
+        replace(GOOD, volume_taken=False, unwritable="it belongs to another user"),
+        Effect.NOT_READY,
+        Effect.NOT_READY,
+    ),
     "content rejected, waiting": (replace(GOOD, rejected="no", rejected_for=600.0), Effect.DEGRADED, Effect.DEGRADED),
     "content rejected, waited max_staleness": (replace(GOOD, rejected="no", rejected_for=600.1), Effect.DEGRADED, Effect.CLOSED),
     "volume cannot be written, waiting": (replace(GOOD, unwritable="full", unwritable_for=600.0), Effect.DEGRADED, Effect.DEGRADED),
