@@ -15,13 +15,19 @@ class KubeletVolume:
         self._mode = mode
         path.mkdir(parents=True, exist_ok=True)
 
-    def swap(self, payload: Mapping[str, str | bytes]) -> None:
-        """Show exactly these files, by one rename; the generation before is deleted at once."""
+    def swap(self, payload: Mapping[str, str | bytes]) -> float:
+        """Show exactly these files, by one rename; the generation before is deleted at once.
+
+        Returns:
+            When the rename was about to happen, in seconds of the monotonic clock.
+
+        """
         data = self.path / "..data"
         old = data.readlink() if data.is_symlink() else None
         stale = self._names(data) - self._names_of(payload) if old else set()
         generation = self._write(payload)
         (self.path / "..data_tmp").symlink_to(generation.name)
+        shown = time.monotonic()
         (self.path / "..data_tmp").rename(data)
         for name in self._names_of(payload):
             if not (self.path / name).is_symlink():
@@ -30,6 +36,7 @@ class KubeletVolume:
             (self.path / name).unlink()
         if old:
             shutil.rmtree(self.path / old)
+        return shown
 
     @property
     def generation(self) -> str:

@@ -1,0 +1,1 @@
+"""Measures this program beside what a user would pick instead, in the same run: `python -m benchmarks`."""
