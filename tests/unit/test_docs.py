@@ -25,7 +25,9 @@ from tests.unit.test_policy import TABLE, in_mode
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")))
+DOCUMENTS = sorted(
+    path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("benchmarks/*.md"))
+)
 HOSTS = {"github.com", "jinja.palletsprojects.com", "keepachangelog.com", "semver.org"}
 """All that the documents link to."""
 
