@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
 from reloader import __version__, logs, settings
-from reloader.plan import Pipeline, Plan
+from reloader.plan import Pipeline, Plan, signal_name
 from reloader.supervisor import Supervisor, once
 from reloader.volume import VolumeLocked
 from reloader.world import World
@@ -50,10 +51,13 @@ def _once(options: argparse.Namespace) -> int:
     plan, _ = _plan(options)
     logs.set_up(plan.log)
     outcomes = once(plan, World(), dry_run=options.dry_run)
-    if options.dry_run:
-        print("".join(str(diff) for diff in outcomes.values()) or "nothing would change")
-        return DONE
-    return DONE if all(outcomes.values()) else FAILED
+    for name, outcome in outcomes.items():
+        for reason in outcome.reasons:
+            print(f"reloader: {name}: {reason}", file=sys.stderr)
+    done = all(outcome.done for outcome in outcomes.values())
+    if options.dry_run and done:
+        print("".join(outcome.diff for outcome in outcomes.values()) or "nothing would change")
+    return DONE if done else FAILED
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -66,13 +70,16 @@ def _check(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     address = options.address or _status_address(_plan(options)[0].server.listen)
+    if address is None:
+        print("reloader: server.listen is off, so nothing can be asked; give it an address", file=sys.stderr)
+        return FAILED
     try:
         with build_opener(ProxyHandler({})).open(f"http://{address}/status", timeout=5) as answer:
             document = json.load(answer)
     except HTTPError as error:
         print(f"reloader: {address} answered {error.code}: {error.read().decode().strip()}", file=sys.stderr)
         return FAILED
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         print(f"reloader: nothing answers on {address} ({reason}); is `reloader run` up, and server.listen not off?", file=sys.stderr)
         return FAILED
@@ -109,7 +116,8 @@ def _what(settings_of_kind: Any) -> str:
     if settings_of_kind is None:
         return ""
     given = ((each, getattr(settings_of_kind, each.name)) for each in fields(settings_of_kind))
-    return ", ".join(f"{each.name} {_shown(value)}" for each, value in given if value not in (each.default, None))
+    told = ((each.name, value) for each, value in given if each.name == "signal" or value not in (each.default, None))
+    return ", ".join(f"{name} {signal_name(value) if name == 'signal' else _shown(value)}" for name, value in told)
 
 
 def _shown(value: Any) -> str:
@@ -118,7 +126,9 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _status_address(listen: str) -> str:
+def _status_address(listen: str) -> str | None:
+    if listen == "off":
+        return None
     host, _, port = listen.rpartition(":")
     return f"{'localhost' if host in ('', '[::]', '0.0.0.0') else host}:{port}"  # noqa: S104 - read, not bound
 

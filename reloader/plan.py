@@ -124,6 +124,14 @@ def parse_signal(written: Any) -> int:
     return int(number)
 
 
+def signal_name(number: int) -> str:
+    """Return what people call a signal."""
+    try:
+        return signals.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
 def parse_regex(written: Any) -> str:
     """Return the text if it is a regular expression.
 

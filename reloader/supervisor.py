@@ -4,7 +4,8 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -14,13 +15,15 @@ from reloader.backends.directory import Scan
 from reloader.mask import masked_diff
 from reloader.pipeline import Parts, Pipeline
 from reloader.pipeline.content import mask_of
+from reloader.pipeline.facts import why_not
 from reloader.pipeline.intake import Intake
+from reloader.pipeline.stages import StageFailed
 from reloader.plan import BackendPlan, Directory, Pipeline as PipelinePlan, Plan
 from reloader.render import Renderer
 from reloader.server import Endpoints, Server
 from reloader.snapshot import Mailbox
 from reloader.status import Metrics, Status
-from reloader.volume import Mounted, Volume
+from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked
 from reloader.world import World
 
 log = logging.getLogger("reloader")
@@ -174,7 +177,8 @@ class Supervisor:
     def _replace(self, old: Running | None, plan: PipelinePlan | None) -> None:
         if plan is not None:
             new = self._made(plan)
-            new.pipeline.open()
+            with suppress(VolumeLocked):  # what runs already runs on; the pipeline says so and tries again
+                new.pipeline.open()
             new.start()
             self._running[plan.name] = new
         elif old is not None:
@@ -258,11 +262,19 @@ def _needs_restart(old: Plan, new: Plan) -> list[str]:
     return keys + [f"volume.path of {name}" for name in moved]
 
 
-def once(plan: Plan, world: World, *, dry_run: bool = False) -> Mapping[str, bool | str]:
-    """Render and publish every pipeline once; neither signal nor revoke.
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a pipeline that ran once."""
 
-    Returns:
-        For each pipeline whether what is published may be relied on; for a dry run the masked diff.
+    done: bool
+    reasons: tuple[str, ...] = ()
+    """Why it is not done, or what is wrong all the same."""
+    diff: str = ""
+    """What a dry run would change, secrets masked."""
+
+
+def once(plan: Plan, world: World, *, dry_run: bool = False) -> Mapping[str, Outcome]:
+    """Render and publish every pipeline once, or only say what that would change; neither signal nor revoke.
 
     Raises:
         VolumeLocked: another reloader has one of the volumes.
@@ -278,16 +290,26 @@ def once(plan: Plan, world: World, *, dry_run: bool = False) -> Mapping[str, boo
             if not dry_run:
                 each.pipeline.open()
             each.read()
-        return {each.plan.name: _diff(each) if dry_run else each.pipeline.publish_once() for each in running}
+        return {each.plan.name: _preview(each) if dry_run else _publish(each) for each in running}
     finally:
         for each in running:
             each.pipeline.close()
             each.forget()
 
 
-def _diff(running: Running) -> str:
-    """Return what a publish would change, secrets masked."""
+def _publish(running: Running) -> Outcome:
+    done = running.pipeline.publish_once()
+    return Outcome(done, running.pipeline.report().reasons)
+
+
+def _preview(running: Running) -> Outcome:
+    """Say what a publish would change."""
     snapshot = running.pipeline.await_snapshot()
-    rendered = running.pipeline.content.preview(snapshot)
-    published = running.volume.published_files()
-    return masked_diff(published, {name: file.data for name, file in rendered.items()}, mask_of(snapshot))
+    if snapshot.missing:
+        return Outcome(done=False, reasons=tuple(f"source {name}: {why_not(snapshot.standings[name])}" for name in snapshot.missing))
+    try:
+        rendered = running.pipeline.content.preview(snapshot)
+        published = running.volume.published_files()
+    except (StageFailed, VolumeError) as failed:
+        return Outcome(done=False, reasons=(str(failed),))
+    return Outcome(done=True, diff=masked_diff(published, {name: file.data for name, file in rendered.items()}, mask_of(snapshot)))

@@ -89,14 +89,18 @@ class Content:
         self._reject(failed, self._world.clock.now())
 
     def preview(self, snapshot: Snapshot) -> Rendered:
-        """Return the set that the snapshot asks for, with `generation` left open.
+        """Return the set that the snapshot asks for, with the published `generation` in it: another name of it is no change.
 
         Raises:
             StageFailed: it cannot be rendered.
 
         """
-        with self._stages.stage("render", self._volume.next_number(), quiet=True):
-            return self._open_set(snapshot)
+        volume, number = self._volume, self._volume.next_number()
+        with self._stages.stage("render", number, quiet=True):
+            if self._renderer is None or isinstance(volume, Mounted):
+                return {}
+            published = volume.published
+            return self._rendered(self._renderer, snapshot, volume.target_directory(published.number if published else number))
 
     def _bring(self, snapshot: Snapshot) -> None:
         """Publish what the snapshot asks for, unless it is published already."""

@@ -126,7 +126,7 @@ def _source_facts(view: View, name: str, standing: Standing) -> SourceFacts:
         mode=mode or plan.failure.mode,
         age=view.freshness.age(name, standing),
         max_staleness=plan.failure.max_staleness if limit is None else limit,
-        failure=f"{standing.failure.kind}: {standing.failure.reason}" if standing.failure else None,
+        failure=why_not(standing),
         expired=expires is not None and expires <= view.now,
     )
 
@@ -138,7 +138,14 @@ def _source_report(plan: Plan, name: str, standing: Standing) -> SourceReport:
         kind=plan.sources[name].kind if name in plan.sources else "templates",
         up=standing.failure is None and reading is not None,
         current_until=reading.current_until if reading else None,
-        failure=f"{standing.failure.kind}: {standing.failure.reason}" if standing.failure else None,
+        failure=why_not(standing) if standing.failure else None,
         detail=reading.detail if reading else "",
         expires=reading.expires if reading else None,
     )
+
+
+def why_not(standing: Standing) -> str | None:
+    """Return why there is no current value."""
+    if standing.failure is not None:
+        return f"{standing.failure.kind}: {standing.failure.reason}"
+    return None if standing.reading is not None else "it has not answered yet"

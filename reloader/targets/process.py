@@ -1,10 +1,10 @@
 """A process that takes its configuration on a signal."""
 
 from collections.abc import Iterator
-from signal import SIGHUP, SIGKILL, SIGSTOP, Signals
+from signal import SIGHUP, SIGKILL, SIGSTOP
 from typing import NoReturn
 
-from reloader.plan import Signal, Verify, plain
+from reloader.plan import Signal, Verify, plain, signal_name
 from reloader.targets import Held, Instance, Trouble, Verification
 from reloader.targets._find import Finder, Match, described, is_wrapper
 from reloader.targets._proofs import Alive, Life, Turnover, Workers
@@ -29,7 +29,7 @@ class Settings:
         if self.match.uid is not None and self.match.uid < 0:
             yield "match.uid", "expected a user id, 0 or more"
         if self.signal in (SIGKILL, SIGSTOP):
-            yield "signal", f"expected a signal that a process can handle, which {Signals(self.signal).name} is not"
+            yield "signal", f"expected a signal that a process can handle, which {signal_name(self.signal)} is not"
 
 
 class Target:
@@ -37,7 +37,7 @@ class Target:
 
     def __init__(self, settings: Settings, verify: Verify, world: World) -> None:
         self._signal = settings.signal
-        self._signal_name = _signal_name(settings.signal)
+        self._signal_name = signal_name(settings.signal)
         self._verify = verify
         self._world = world
         self._finder = Finder(settings.match, world)
@@ -159,10 +159,3 @@ class Target:
 
 def _gone(instance: Instance) -> Held:
     return Held(Trouble.GONE, f"pid {instance.pid} ended, or became another program, before it could be asked")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"

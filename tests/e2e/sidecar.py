@@ -22,11 +22,11 @@ def reloader(*arguments: str | Path, env: Mapping[str, str] | None = None, timeo
 
 
 class Sidecar:
-    """A running `reloader run` with its endpoints on a free port."""
+    """A running `reloader run` with its endpoints on a free port; `arguments` are its files, or its options."""
 
-    def __init__(self, folder: Path, *configurations: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *arguments: Path | str, env: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._configurations = configurations
+        self._arguments = arguments
         self._env = env
         self.port = free_port()
         self._daemon = Daemon(folder / "reloader.log", death_signal="TERM")
@@ -43,9 +43,14 @@ class Sidecar:
         """Whether the process is there."""
         return self._daemon.running
 
+    @property
+    def status(self) -> int | None:
+        """The exit status once it left by itself; None while it runs."""
+        return self._daemon.status
+
     def start(self) -> "Sidecar":
         """Start it and return when its endpoints answer."""
-        command = [sys.executable, "-m", "reloader", "run", *map(str, self._configurations)]
+        command = [sys.executable, "-m", "reloader", "run", *map(str, self._arguments)]
         command += ["--listen", f"127.0.0.1:{self.port}", "--log-format", "json", "--log-level", "debug"]
         self._daemon.start(command, env=self._env, ready=lambda: self.get("/metrics").ok)
         return self

@@ -33,6 +33,11 @@ class Daemon:
         """Whether the process is there and has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        """The exit status of a process that ended by itself or by a signal of the test; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     def start(
         self, command: Sequence[str | Path], *, ready: Callable[[], object], env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> None:
