@@ -28,6 +28,9 @@ class Swaps:
     signals: list[int] = field(default_factory=list)
     """How many signals each swap led to, those before its rename included."""
 
+    def __add__(self, more: "Swaps") -> "Swaps":
+        return Swaps(self.latencies + more.latencies, self.signals + more.signals)
+
     def rows(self, contender: str) -> Iterator[Row]:
         """Yield both as rows."""
         yield Row(contender, "swap to signal", "ms", [latency * 1000 for latency in self.latencies])

@@ -1,13 +1,14 @@
 """A swap is rendered, published on a volume, and the reader of the volume signalled; what that takes at rest."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.bench import Bench, Finding
 from benchmarks.footprint import footprint
-from benchmarks.ours import reloader
+from benchmarks.ours import Sidecar, reloader
 from benchmarks.report import OURS
-from benchmarks.swaps import Swapper
+from benchmarks.swaps import Swapper, Swaps
 from tests.kubelet import KubeletVolume
 
 CONFIGURATION = """\
@@ -24,18 +25,35 @@ target:
 TEMPLATE = "# rendered\n{{ mounted['app.conf'] }}{{ mounted['extra.conf'] }}"
 
 
+VOLUME_SEES = 20
+"""How many swaps one volume takes: a generation is kept for a minute, and hardly anyone has more than these in a minute."""
+
+
 def run(bench: Bench) -> Iterator[Finding]:
-    """Measure one sidecar from its start to its rest."""
+    """Measure swaps, on a new volume now and then, and a sidecar at rest."""
+    swaps = Swaps()
+    while (left := bench.rounds - len(swaps.signals)) > 0:
+        with _started(bench) as (_, swapper):
+            swapper.warm_up()
+            swaps += swapper.measure(min(left, VOLUME_SEES))
+    yield from swaps.rows(OURS)
+    with _started(bench) as (sidecar, swapper):
+        sidecar.settle()
+        yield from footprint(OURS, sidecar.pid, "after start")
+        swapper.warm_up()
+        swapper.measure(min(bench.rounds, VOLUME_SEES))
+        sidecar.settle()
+        yield from footprint(OURS, sidecar.pid, "after swaps")
+
+
+@contextmanager
+def _started(bench: Bench) -> Iterator[tuple[Sidecar, Swapper]]:
+    """Start a sidecar on a new volume, with a target of its own."""
     with bench.folder() as folder, bench.target() as target:
         live = folder / "live"
         swapper = Swapper(bench, KubeletVolume(folder / "mounted"), target, took=lambda text: _shows(live / "app.conf", text))
         with reloader(bench, folder, _configured(folder, live, target.name)) as sidecar:
-            sidecar.settle()
-            yield from footprint(OURS, sidecar.pid, "after start")
-            swapper.warm_up()
-            yield from swapper.measure(bench.rounds).rows(OURS)
-            sidecar.settle()
-            yield from footprint(OURS, sidecar.pid, "after swaps")
+            yield sidecar, swapper
 
 
 def _configured(folder: Path, live: Path, name: str) -> Path:
