@@ -63,6 +63,11 @@ def is_wrapper(process: Process) -> bool:
     return bool({program, process.comm} & _WRAPPERS)
 
 
+def is_executing(process: Process) -> bool:
+    """Return whether it is about to be another program, or itself anew: for some milliseconds it has no arguments."""
+    return process.argv == ("",)
+
+
 def masters(table: Mapping[int, Process], matches: frozenset[int], own: int) -> list[Process]:
     """Return the topmost of each tree of matches, without wrappers of other matches, ourselves and what we started."""
     wrappers = {pid for pid in matches if is_wrapper(table[pid])}
@@ -97,10 +102,14 @@ class Finder:
         self._several_since = None
         if not found:
             raise Held(Trouble.ABSENT, self._nobody(pid))
+        if master := _executing_master(table, found[0]):
+            raise Held(Trouble.NOT_READY, f"{described(master)}, above {described(found[0])}, is executing a program just now")
         return found[0]
 
     def still(self, process: Process) -> bool:
-        """Return whether a process that was found is still what the match says."""
+        """Return whether a process that was found is still what the match says; while it executes a program, that cannot be told."""
+        if is_executing(process):
+            return True
         try:
             return self._fits(process, self._pid_in_file())
         except Held:
@@ -164,6 +173,12 @@ def _ancestors(table: Mapping[int, Process], pid: int) -> Iterator[int]:
     while (pid := table[pid].parent) in table and pid not in seen:
         seen.add(pid)
         yield pid
+
+
+def _executing_master(table: Mapping[int, Process], found: Process) -> Process | None:
+    """Return the one that is meant, where what was found is only its worker: HAProxy's master executes itself at each reload."""
+    above = (table[pid] for pid in _ancestors(table, found.pid))
+    return next((process for process in above if is_executing(process) and process.comm == found.comm), None)
 
 
 def _bytes(text: str) -> bytes:

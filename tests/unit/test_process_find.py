@@ -397,3 +397,34 @@ def test_a_stranger_that_got_the_pid_is_not_found_in_its_place(tmp_path):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("untouched") == 2
+
+
+class Executing(Beside):
+    """Shows a process as it is for some milliseconds while it executes itself, as HAProxy's master does at each reload: no arguments."""
+
+    pid = 0
+
+    def look(self, pid: int) -> Process:
+        process = super().look(pid)
+        return replace(process, argv=("",)) if pid == self.pid else process
+
+
+def test_a_held_process_that_executes_itself_is_kept(start, targets):
+    """Its arguments are gone for that moment, and its worker's are not: the worker must not be taken for the one that is meant."""
+    name, executing = unique(), Executing()
+    master = start.target(name, "--workers", "1", expect="workers")
+    target = targets(World(processes=executing), cmdline=name)
+    instance = target.find()
+    executing.pid = master.pid
+    assert target.find() == instance
+    assert instance.pid == master.pid
+
+
+def test_a_worker_is_not_taken_while_its_master_executes_itself(start, targets):
+    """Found anew at that moment, nobody is meant; a moment later it is the master."""
+    name, executing = unique(), Executing()
+    executing.pid = start.target(name, "--workers", "1", expect="workers").pid
+    target = targets(World(processes=executing), cmdline=name)
+    assert trouble(target) is Trouble.NOT_READY
+    master, executing.pid = executing.pid, 0
+    assert target.find().pid == master
