@@ -13,6 +13,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
 from reloader import __version__, logs, settings
+from reloader.advice import advice
 from reloader.plan import Pipeline, Plan, signal_name
 from reloader.supervisor import Supervisor, once
 from reloader.volume import VolumeLocked
@@ -101,14 +102,14 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, tuple[Path, ...]]:
 
 
 def _summary(pipeline: Pipeline) -> list[str]:
-    """Return what a pipeline would read, write and signal."""
+    """Return what a pipeline would read, write and signal, and what would serve it better."""
     lines = [f"pipeline {pipeline.name} (fail-{pipeline.failure.mode})"]
     lines += [f"  reads    {name}: {source.kind} {_what(source.settings)}" for name, source in pipeline.sources.items()]
     if pipeline.volume is not None:
         names = [*pipeline.volume.files, *([f"every file of {pipeline.volume.copy}"] if pipeline.volume.copy else [])]
         lines += [f"  writes   {pipeline.volume.path}/{name}" for name in names]
     lines.append(f"  signals  {pipeline.target.kind} {_what(pipeline.target.settings)}".rstrip())
-    return lines
+    return [*lines, *(f"  advice   {each}" for each in advice(pipeline))]
 
 
 def _what(settings_of_kind: Any) -> str:

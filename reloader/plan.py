@@ -171,6 +171,35 @@ def parse_count(written: Any) -> int:
     return number
 
 
+@plain
+class MaxChange:
+    """Refuses a set in which more than this share of the published lines changed or went."""
+
+    percent: int
+
+
+SYNTAXES: Mapping[str, tuple[str, ...]] = {"json": (".json",), "yaml": (".yaml", ".yml"), "toml": (".toml",)}
+"""The checks of syntax, and how the names of their files end."""
+_NAMED_CHECKS = (*SYNTAXES, "keypair", "nonempty")
+
+
+def parse_builtin(written: Any) -> "str | MaxChange":
+    """Return a check of ours from its name, or from `{max_change: 50%}`.
+
+    Raises:
+        ValueError: there is no such check, or it takes no such share.
+
+    """
+    if written in _NAMED_CHECKS:
+        return str(written)
+    if not isinstance(written, dict) or list(written) != ["max_change"]:
+        raise ValueError(f"expected one of: {', '.join(_NAMED_CHECKS)}, {{max_change: 50%}}")
+    share = re.fullmatch("([0-9]{1,3})%", str(written["max_change"]))
+    if share is None or not 1 <= int(share[1]) <= 100:  # noqa: PLR2004 - per cent
+        raise ValueError("expected a share of the published lines from 1% to 100%, such as {max_change: 50%}")
+    return MaxChange(percent=int(share[1]))
+
+
 Duration = Annotated[float, Written(parse_duration)]
 Limit = Annotated[float, Written(parse_limit)]
 Mode = Annotated[int, Written(parse_mode)]
@@ -178,6 +207,7 @@ Signal = Annotated[int, Written(parse_signal)]
 Regex = Annotated[str, Written(parse_regex)]
 Whole = Annotated[int, Written(parse_whole)]
 Count = Annotated[int, Written(parse_count)]
+Builtin = Annotated[str | MaxChange, Written(parse_builtin)]
 
 FailureMode = Literal["open", "closed"]
 
@@ -278,7 +308,7 @@ class Check:
 
     command: tuple[str, ...] | None = None
     timeout: Duration = 10.0
-    builtin: tuple[Literal["keypair"], ...] = ()
+    builtin: tuple[Builtin, ...] = ()
 
 
 @plain

@@ -143,7 +143,7 @@ class Content:
 
     def _check(self, checker: Checker, staged: Path, rendered: Rendered, snapshot: Snapshot) -> None:
         try:
-            checker.check(staged, rendered)
+            checker.check(staged, rendered, self._volume.published_files)
         except CheckRefused as refused:
             said = mask_of(snapshot).text(refused.output)
             raise CheckRefused(f"{refused}: {said}" if said else str(refused), "") from None
@@ -165,7 +165,7 @@ class Content:
 
 
 def _checker(volume: VolumePlan | None, world: World) -> Checker | None:
-    return Checker(volume.check, world.children, target_path=volume.target_path) if volume and volume.check else None
+    return Checker(volume.check, world.children, world.clock, target_path=volume.target_path) if volume and volume.check else None
 
 
 def mask_of(snapshot: Snapshot) -> Mask:

@@ -29,6 +29,7 @@ def in_volume(document: Document, tree: Tree) -> Iterator[Problem]:
         yield ("volume", "target_path"), "expected an absolute path, as the target sees it"
     if volume.check is not None:
         yield from _check(volume.check)
+        yield from _syntaxes(volume, volume.check)
     yield from _copied_whole(volume, document, names)
     for name, file in volume.files.items():
         yield from _file(name, file, names)
@@ -40,6 +41,14 @@ def _check(check: plan.Check) -> Iterator[Problem]:
         yield ("volume", "check", "command"), "expected a program and its arguments, such as [nginx, -t]"
     elif check.command is None and not check.builtin:
         yield ("volume", "check"), "expected command or builtin"
+
+
+def _syntaxes(volume: plan.Volume, check: plan.Check) -> Iterator[Problem]:
+    """Yield the checks of syntax that would find no file; with a copied source the names are known only later."""
+    for index, each in enumerate(check.builtin):
+        endings = plan.SYNTAXES.get(each, ()) if isinstance(each, str) else ()
+        if endings and volume.copy is None and not any(name.endswith(endings) for name in volume.files):
+            yield ("volume", "check", "builtin", index), f"no file of the volume has a name that ends in {' or '.join(endings)}"
 
 
 def _copied_whole(volume: plan.Volume, document: Document, names: Sequence[str]) -> Iterator[Problem]:

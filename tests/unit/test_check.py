@@ -11,10 +11,13 @@ from reloader.check import Checker, CheckErrored, CheckRefused
 from reloader.fileset import Rendered, RenderedFile
 from reloader.plan import Check
 from reloader.world.children import Children
+from reloader.world.clock import Clock
 from tests.servers.certificates import Authority
 
+Files = dict[str, bytes]
 
-def staged(tmp_path: Path, files: dict[str, bytes]) -> tuple[Path, Rendered]:
+
+def staged(tmp_path: Path, files: Files) -> tuple[Path, Rendered]:
     """Write a set where the volume would stage it."""
     directory = tmp_path / "live" / "..7"
     for name, data in files.items():
@@ -23,11 +26,16 @@ def staged(tmp_path: Path, files: dict[str, bytes]) -> tuple[Path, Rendered]:
     return directory, {name: RenderedFile(data=data) for name, data in files.items()}
 
 
-def run(tmp_path: Path, code: str, files: dict[str, bytes] | None = None, *, timeout: float = 30.0, target_path: str | None = None) -> None:
+def check(tmp_path: Path, check: Check, files: Files, *, target_path: str | None = None, published: Files | None = None) -> None:
+    """Check a set that would take the place of `published`; without it, nobody may ask for that."""
+    checker = Checker(check, Children(), Clock(), target_path=target_path)
+    checker.check(*staged(tmp_path, files), lambda: published)
+
+
+def run(tmp_path: Path, code: str, files: Files | None = None, *, timeout: float = 30.0, target_path: str | None = None) -> None:
     """Check a set with a Python program that gets the staged directory as its argument."""
     command = (sys.executable, "-c", code, "dir={staged}/", "{not} {0}")
-    checker = Checker(Check(command=command, timeout=timeout), Children(), target_path=target_path)
-    checker.check(*staged(tmp_path, files or {"a": b"good"}))
+    check(tmp_path, Check(command=command, timeout=timeout), files or {"a": b"good"}, target_path=target_path)
 
 
 def test_a_command_that_ends_with_0_lets_the_set_pass(tmp_path: Path) -> None:
@@ -47,7 +55,7 @@ def test_a_command_that_says_no_refuses_and_its_output_is_kept_apart(tmp_path: P
 def test_a_command_that_is_not_there_could_not_say_anything(tmp_path: Path) -> None:
     """An error, not a refusal: the same content is tried again."""
     with pytest.raises(CheckErrored, match=r"'/no/such/program' cannot be started: No such file or directory"):
-        Checker(Check(command=("/no/such/program",)), Children()).check(*staged(tmp_path, {"a": b""}))
+        check(tmp_path, Check(command=("/no/such/program",)), {"a": b""})
 
 
 def test_a_command_that_takes_too_long_is_killed_and_could_not_say_anything(tmp_path: Path) -> None:
@@ -93,8 +101,8 @@ def pairs(tmp_path: Path) -> tuple[bytes, bytes, bytes, bytes]:
 Pairs = tuple[bytes, bytes, bytes, bytes]
 
 
-def keypair(tmp_path: Path, files: dict[str, bytes]) -> None:
-    Checker(Check(builtin=("keypair",)), Children()).check(*staged(tmp_path, files))
+def keypair(tmp_path: Path, files: Files) -> None:
+    check(tmp_path, Check(builtin=("keypair",)), files)
 
 
 def test_pairs_that_belong_together_pass(tmp_path: Path, pairs: Pairs) -> None:
@@ -157,6 +165,5 @@ def test_damaged_pem_is_refused(tmp_path: Path, pairs: Pairs) -> None:
 
 def test_builtin_checks_come_before_the_command(tmp_path: Path) -> None:
     """They cost nothing and know better what is wrong."""
-    check = Check(builtin=("keypair",), command=("/no/such/program",))
     with pytest.raises(CheckRefused, match="keypair"):
-        Checker(check, Children()).check(*staged(tmp_path, {"a": b""}))
+        check(tmp_path, Check(builtin=("keypair",), command=("/no/such/program",)), {"a": b""})

@@ -61,7 +61,7 @@ volume:
   dir_mode: "0750"
   keep: 3
   files: {a: {template: /a, content: a, copy: a, decode: base64, mode: "0640", owner: a, group: a}}
-  check: {command: [a], timeout: 1s, builtin: [keypair]}
+  check: {command: [a], timeout: 1s, builtin: [keypair, {max_change: 50%}]}
 target: {kind: process, match: {name: a, cmdline: a, pidfile: /a, uid: 1}, signal: HUP, verify: {alive: true, workers: true, within: 1s}}
 timing: {settle: 1s, settle_max: 1s, min_interval: 1s, splay: 1s, resync: 1s}
 failure: {mode: open, startup_grace: 1s, max_staleness: 1s, when_closed: [not_ready]}

@@ -1,0 +1,65 @@
+"""What `check` advises for targets that are known."""
+
+from pathlib import Path
+
+import pytest
+
+from reloader import settings
+from reloader.advice import advice
+
+
+def advised(tmp_path: Path, target: str) -> list[str]:
+    file = tmp_path / "web.yaml"
+    file.write_text(f"sources: {{site: {{kind: files, path: /etc/site}}}}\ntarget: {target}\n")
+    plan, _ = settings.find([file], [], "", None, {})
+    return list(advice(plan.pipelines[0]))
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        "{name: nginx}",
+        "{cmdline: '^nginx: master'}",
+        "{cmdline: '/usr/sbin/nginx -g'}",
+        r"{cmdline: '\bnginx\b'}",
+        "{name: x, cmdline: nginx}",
+    ],
+)
+def test_a_program_with_workers_is_known_by_name_or_command_line(tmp_path: Path, match: str) -> None:
+    """The line says which program was recognised, and what `alive` cannot see."""
+    said = ["nginx: verify {workers: true}; alive only notices a target that dies"]
+    assert advised(tmp_path, f"{{match: {match}}}") == said
+    assert advised(tmp_path, f"{{match: {match}, verify: {{within: 5s}}}}") == said
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        "{name: nginx-exporter}",
+        "{cmdline: nginx-prometheus-exporter}",
+        "{cmdline: 'watch /etc/nginx/conf.d'}",
+        "{cmdline: opennginx}",
+        "{uid: 1}",
+    ],
+)
+def test_others_get_no_advice(tmp_path: Path, match: str) -> None:
+    """Neither do programs that are only named after a known one."""
+    assert advised(tmp_path, f"{{match: {match}}}") == []
+
+
+@pytest.mark.parametrize("proof", ["alive: true", "workers: true"])
+def test_who_chose_a_proof_gets_none(tmp_path: Path, proof: str) -> None:
+    """Also where that is the default: it is known what it proves."""
+    assert advised(tmp_path, f"{{match: {{name: nginx}}, verify: {{{proof}}}}}") == []
+
+
+def test_a_target_of_another_kind_gets_none(tmp_path: Path) -> None:
+    """It has no process to match."""
+    assert advised(tmp_path, "{kind: none}") == []
+
+
+def test_what_is_advised_is_taken_and_then_advised_no_more(tmp_path: Path) -> None:
+    """The words between `verify` and the semicolon are a value of that key."""
+    (line,) = advised(tmp_path, "{match: {name: haproxy}}")
+    verify = line.partition("verify ")[2].partition(";")[0]
+    assert advised(tmp_path, f"{{match: {{name: haproxy}}, verify: {verify}}}") == []
