@@ -7,7 +7,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
+from reloader.certificates import certificate_validity
 from reloader.check import Checker, CheckErrored, CheckRefused
+from reloader.check.keypair import check as check_keypair
 from reloader.fileset import Rendered, RenderedFile
 from reloader.plan import Check
 from reloader.world.children import Children
@@ -167,3 +169,31 @@ def test_builtin_checks_come_before_the_command(tmp_path: Path) -> None:
     """They cost nothing and know better what is wrong."""
     with pytest.raises(CheckRefused, match="keypair"):
         check(tmp_path, Check(builtin=("keypair",), command=("/no/such/program",)), {"a": b""})
+
+
+def test_a_certificate_out_of_date_is_refused_with_the_day(tmp_path: Path) -> None:
+    """It would be served, and every client would go away."""
+    expired, key = (path.read_bytes() for path in Authority(tmp_path / "authority").issue("old", days=-2))
+    with pytest.raises(CheckRefused, match=r"keypair: tls.crt: the certificate was valid until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"):
+        keypair(tmp_path / "1", {"tls.crt": expired, "tls.key": key})
+    with pytest.raises(CheckRefused, match=r"both.pem: the certificate was valid until"):
+        keypair(tmp_path / "2", {"both.pem": expired + key})
+
+
+def test_a_certificate_of_the_future_is_refused_with_the_day(tmp_path: Path, pairs: Pairs) -> None:
+    """A clock that lags says so too."""
+    validity = certificate_validity(pairs[0])
+    the_set = staged(tmp_path, {"tls.crt": pairs[0], "tls.key": pairs[1]})
+    for edge in (validity.begins, validity.ends):
+        check_keypair(*the_set, edge)
+    with pytest.raises(CheckRefused, match=r"tls.crt: the certificate is not valid before .* UTC; is the clock right\?"):
+        check_keypair(*the_set, validity.begins - 1)
+    with pytest.raises(CheckRefused, match=r"tls.crt: the certificate was valid until"):
+        check_keypair(*the_set, validity.ends + 1)
+
+
+def test_of_a_chain_the_leaf_counts_and_of_others_nothing(tmp_path: Path, pairs: Pairs) -> None:
+    """An old authority beside it is for the client to judge, as is one that has no key here."""
+    old = Authority(tmp_path / "authority").issue("old", days=-2)[0].read_bytes()
+    keypair(tmp_path / "1", {"tls.crt": pairs[0] + old, "tls.key": pairs[1], "ca.crt": old})
+    keypair(tmp_path / "2", {"fullchain.pem": pairs[0] + old, "chain.pem": old, "privkey.pem": pairs[1]})
