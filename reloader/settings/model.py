@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from reloader import plan
 from reloader.kinds import BrokenKind, UnknownKind
-from reloader.settings.mistakes import nearest_first, unknown_key
+from reloader.settings.mistakes import as_told, nearest_first, unknown_key
 from reloader.settings.shape import DEFAULT_KINDS, WRAPPERS, flat, hints_of, members
 from reloader.settings.tree import MISSING, Loc, Problem, Tree
 
@@ -60,7 +60,8 @@ SHAPE: Mapping[str, Any] = {name: hint for name, hint in hints_of(Document).item
 
 def validate(tree: Tree) -> tuple[Document | None, list[Problem]]:
     """Return the document, without those parts that are wrong, and what is wrong with them; None where nothing can be made of the rest."""
-    problems: list[Problem] = [((key,), unknown_key(key, SHAPE)) for key in tree.keys() if key not in SHAPE]  # noqa: SIM118 - not a mapping
+    unknown = [key for key in tree.keys() if key not in SHAPE]  # noqa: SIM118 - not a mapping
+    problems: list[Problem] = [((as_told(key),), unknown_key(key, SHAPE)) for key in unknown]
     remaining: Tree | None = tree
     first = True
     while remaining is not None:
@@ -136,6 +137,8 @@ def _explained(errors: list[ErrorDetails], tree: Tree) -> list[Problem]:
     found: dict[Loc, list[str]] = {}
     for error in errors:
         loc = error["loc"] if error["type"] in {"missing", "kind", *_UNKNOWN} else _written_part(error["loc"], tree)
+        if error["type"] in _UNKNOWN:
+            loc = (*loc[:-1], as_told(str(loc[-1])))
         found.setdefault(loc, []).append(_explain(error, tree))
     return [(loc, ", or ".join(dict.fromkeys(messages))) for loc, messages in found.items()]
 
