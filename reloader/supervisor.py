@@ -145,7 +145,7 @@ class Supervisor:
         try:
             plan = self._load()
         except ValueError as invalid:
-            self._refuse(str(invalid).splitlines())
+            self._refuse([str(mistake) for mistake in getattr(invalid, "mistakes", (invalid,))])
             return
         restart = _needs_restart(self._plan, plan)
         if restart:

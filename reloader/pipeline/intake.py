@@ -1,6 +1,7 @@
 """Turns what backends deliver into the readings of one pipeline."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,8 @@ import yaml
 from reloader.snapshot import Failure, FailureKind, Mailbox, Outcome, Reading, Value
 from reloader.sources import Source
 from reloader.status import Metrics
+
+log = logging.getLogger("reloader")
 
 
 def _toml(text: str) -> Any:
@@ -29,14 +32,29 @@ class Intake:
         self._sources = sources
         self._mailbox = mailbox
         self._metrics = metrics
+        self._failing: dict[str, tuple[FailureKind, str]] = {}
 
     def put(self, outcomes: Mapping[str, Outcome]) -> None:
         """Take outcomes from a backend; names without a source (template directories) are taken as they are."""
         taken = {name: self._interpret(name, outcome) for name, outcome in outcomes.items()}
         for name, outcome in taken.items():
+            self._log(name, outcome)
+        for name, outcome in taken.items():
             if isinstance(outcome, Failure):
                 self._metrics.count("source_errors", self._pipeline, source=_label(name), reason=outcome.kind.value)
         self._mailbox.put(taken)
+
+    def _log(self, name: str, outcome: Outcome) -> None:
+        """Log that a source fails, once for each reason, and that it does no more."""
+        about = {"pipeline": self._pipeline, "source": name}
+        before = self._failing.pop(name, None)
+        if isinstance(outcome, Failure):
+            self._failing[name] = now = (outcome.kind, outcome.reason)
+            if now != before:
+                fields = {**about, "outcome": "failed", "kind": outcome.kind.value, "reason": outcome.reason}
+                log.warning("source", extra={"fields": fields})
+        elif before is not None:
+            log.info("source", extra={"fields": {**about, "outcome": "ok"}})
 
     def _interpret(self, name: str, outcome: Outcome) -> Outcome:
         if isinstance(outcome, Failure) or name not in self._sources:

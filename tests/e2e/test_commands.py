@@ -503,7 +503,8 @@ def test_a_bad_change_is_refused_and_the_old_configuration_runs_on(app, sidecar)
     eventually(lambda: app.published() == "one", what="the first publish")
     app.write(tarrget="{kind: none}")
     eventually(lambda: running.metric("reloader_config_reload_successful") == 0, what="the refusal")
-    (mistake,) = [line for line in running.get("/status").json()["configuration"]["mistakes"] if "tarrget" in line]
+    (mistake,) = running.get("/status").json()["configuration"]["mistakes"]
+    assert "tarrget: unknown key" in mistake
     assert mistake in reloader("check", app.file).stderr.splitlines()
     assert mistake in running.log()
     assert mistake in reloader("status", "--address", f"127.0.0.1:{running.port}").stdout
