@@ -81,7 +81,9 @@ def main() -> None:
     stop.set()
     for thread in threads:
         thread.join()
-    summary = {name: sum((getattr(load, name) for load in loads), start=type(getattr(loads[0], name))()) for name in ("requests", "repeated")}
+    summary = {
+        name: sum((getattr(load, name) for load in loads), start=type(getattr(loads[0], name))()) for name in ("requests", "repeated")
+    }
     lists = {name: [line for load in loads for line in getattr(load, name)] for name in ("failures", "mismatches")}
     print(json.dumps({**summary, **lists}), flush=True)
 

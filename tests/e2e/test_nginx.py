@@ -154,7 +154,9 @@ class Site:
         self.context = ssl.create_default_context(cafile=str(self.ca_file))
 
     def swap(self) -> None:
-        self.kubelet.swap({"nginx.conf.j2": TEMPLATE % {"defaults": HTTP_DEFAULTS, "port": self.port}, "greeting.txt": self.greeting + "\n"})
+        self.kubelet.swap(
+            {"nginx.conf.j2": TEMPLATE % {"defaults": HTTP_DEFAULTS, "port": self.port}, "greeting.txt": self.greeting + "\n"}
+        )
 
     def register(self, backend: Backend) -> None:
         self.consul.register("web", port=backend.port)
@@ -191,7 +193,7 @@ class Site:
             self.register(spare[0])
             self.up.add(spare[0].port)
         else:
-            gone = sorted(self.up)[-1]
+            gone = max(self.up)
             self.consul.deregister(f"web-{gone}")
             self.up.discard(gone)
         self._served(lambda: {int(port) for port in self.ask()["X-Upstreams"].split(",")} == self.up)

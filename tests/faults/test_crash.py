@@ -56,7 +56,7 @@ class Pod:
         self.mounted.swap({"number": str(number)})
 
     def died(self, number: int) -> bool:
-        """Return whether it was killed at its call; a run that made fewer calls than the recorded one (ages are written by time) was not."""
+        """Return whether it was killed at its call; a run that made fewer calls than the recorded one was not: ages are written by time."""
         sidecar = self.sidecar
         assert sidecar is not None
         eventually(lambda: sidecar.poll() is not None or self.confirmed(number), within=20, what="the crash")
@@ -132,7 +132,7 @@ def recorded(folder: Path, prepare: Callable[[Pod], int]) -> list[str]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("prepare", [first_publish, update])
 def test_a_crash_at_every_call_loses_doubles_and_tears_nothing(tmp_path, prepare):
-    """After the restart the last state arrives, signalled as often as due, and no reader ever saw a mix. After call N is before call N+1."""
+    """After the restart the last state arrives, signalled as often as due, and no reader saw a mix. After a call is before the next."""
     calls = recorded(_folder(tmp_path, 0), prepare)
     assert {"write_file", "rename", "sync_directory", "signal"} <= set(calls)
     reached = 0

@@ -91,7 +91,9 @@ def test_status_is_json(server):
     assert json.loads(body)["pipelines"][0]["name"] == "web"
 
 
-@pytest.mark.parametrize(("client", "code"), [("127.0.0.1", 200), ("::1", 200), ("::ffff:127.0.0.1", 200), ("203.0.113.9", 403), ("2001:db8::1", 403)])
+@pytest.mark.parametrize(
+    ("client", "code"), [("127.0.0.1", 200), ("::1", 200), ("::ffff:127.0.0.1", 200), ("203.0.113.9", 403), ("2001:db8::1", 403)]
+)
 def test_details_are_for_this_machine(status, client, code):
     endpoints = Endpoints(status, Metrics(status, "1"), "loopback")
 
