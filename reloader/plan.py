@@ -360,6 +360,7 @@ class FailurePolicy:
     mode: FailureMode = "open"
     startup_grace: Duration = 30.0
     max_staleness: Limit = 600.0
+    retry_refused: Limit = 300.0
     when_closed: tuple[Literal["not_ready"], ...] = ("not_ready",)
 
 

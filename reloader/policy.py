@@ -29,6 +29,8 @@ class Delivery(StrEnum):
     """Asked for, or about to be."""
     ABSENT = "absent"
     """Nothing runs on it."""
+    FAILED = "failed"
+    """The target does not take what is published, and there is nothing to go back to."""
     TROUBLED = "troubled"
     """The target is there, but it is ambiguous, may not be signalled, ignores the signal or does not confirm."""
 
@@ -66,6 +68,8 @@ class Facts:
     rejected: str | None = None
     """Why newer content was rejected by render or check."""
     rejected_for: float = 0.0
+    rolled_back: int | None = None
+    """The generation that a person put back, and holds."""
     unwritable: str | None = None
     """Why the volume cannot be written."""
     unwritable_for: float = 0.0
@@ -124,6 +128,7 @@ def _findings(facts: Facts) -> tuple[Finding, ...]:
         *_waiting(facts, facts.rejected, facts.rejected_for, "rejected"),
         *_waiting(facts, facts.unwritable, facts.unwritable_for, "volume"),
         *_delivery(facts),
+        *((Finding(Effect.DEGRADED, f"generation {facts.rolled_back} was put back by hand, and is held"),) if facts.rolled_back else ()),
     )
 
 
@@ -161,10 +166,11 @@ def _waiting(facts: Facts, reason: str | None, waited: float, what: str) -> tupl
 
 
 def _delivery(facts: Facts) -> tuple[Finding, ...]:
-    """Row "target there but ...": owed; in mode closed only for as long as a start may take."""
-    if facts.delivery is not Delivery.TROUBLED:
+    """Rows "rollback not verified either" and "target there but ...": owed; in mode closed only for as long as a start may take."""
+    if facts.delivery not in (Delivery.TROUBLED, Delivery.FAILED):
         return ()
-    closed = facts.mode == "closed" and facts.since_publish > facts.startup_grace
+    over = facts.delivery is Delivery.FAILED or facts.since_publish > facts.startup_grace
+    closed = facts.mode == "closed" and over
     return (Finding(Effect.CLOSED if closed else Effect.DEGRADED, f"reload owed: {facts.delivery_reason}"),)
 
 

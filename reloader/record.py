@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 VERSION = 1
+REFUSALS = 32
+"""How many refused sets are remembered."""
 
 
 class Damaged(ValueError):
@@ -27,6 +29,8 @@ class Generation:
     """The same for people, in seconds since the epoch."""
     confirmed: bool = False
     """Whether a target ever confirmed it."""
+    expires: float | None = None
+    """When something in it stops being valid (a lease, a certificate), in seconds since the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +38,19 @@ class Confirmation:
     """The last generation that was confirmed, and by whom."""
 
     number: int
-    instance: Mapping[str, Any]
-    """The fields of `targets.Instance`."""
+    instances: tuple[Mapping[str, Any], ...]
+    """The fields of each `targets.Instance` that runs on it; none once the target was given something else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Content that a check or the target refused."""
+
+    stage: str
+    failures: int
+    """How often."""
+    retry: float | None
+    """When it is tried again though nothing changed, in seconds since the epoch; None for never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +64,18 @@ class Record:
     """The number that was published when this was written; the `..data` link is the truth."""
     generations: Mapping[int, Generation] = field(default_factory=dict)
     confirmed: Confirmation | None = None
+    withdrawn: int | None = None
+    """The number of an empty generation that is published because nothing else may be."""
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    """By fingerprint of the set."""
+    rolled_back: int | None = None
+    """The generation that a person put back, and holds."""
     ages: Mapping[str, float] = field(default_factory=dict)
     """When each source was last known to be current, in seconds since the epoch."""
 
-    def stage(self, number: int, fingerprint: str) -> "Record":
+    def stage(self, number: int, fingerprint: str, expires: float | None = None) -> "Record":
         """Know a whole set that is not published yet."""
-        generations = {**self.generations, number: Generation(fingerprint=fingerprint)}
+        generations = {**self.generations, number: Generation(fingerprint=fingerprint, expires=expires)}
         return replace(self, last=max(self.last, number), generations=generations)
 
     def publish(self, number: int, at: float, wall: float) -> "Record":
@@ -63,12 +84,29 @@ class Record:
         generations = {**self.generations, number: replace(before, at=at, wall=wall)}
         return replace(self, last=max(self.last, number), published=number, generations=generations)
 
-    def confirm(self, number: int, instance: Mapping[str, Any]) -> "Record":
+    def confirm(self, number: int, instances: Collection[Mapping[str, Any]]) -> "Record":
         """Know who runs on a generation."""
         generations = dict(self.generations)
         if number in generations:
             generations[number] = replace(generations[number], confirmed=True)
-        return replace(self, generations=generations, confirmed=Confirmation(number=number, instance=dict(instance)))
+        confirmation = Confirmation(number=number, instances=tuple(dict(instance) for instance in instances))
+        return replace(self, generations=generations, confirmed=confirmation)
+
+    def doubt(self) -> "Record":
+        """Know that the target was given something else than what it confirmed last."""
+        return self if self.confirmed is None else replace(self, confirmed=replace(self.confirmed, instances=()))
+
+    def refuse(self, fingerprint: str, refusal: Refusal) -> "Record":
+        """Know that content was refused; the oldest are forgotten."""
+        others = {known: each for known, each in self.refused.items() if known != fingerprint}
+        kept = dict(list(others.items())[-(REFUSALS - 1) :])
+        return replace(self, refused={**kept, fingerprint: refusal})
+
+    def accept(self, fingerprint: str) -> "Record":
+        """Know that content is good after all."""
+        if fingerprint not in self.refused:
+            return self
+        return replace(self, refused={known: each for known, each in self.refused.items() if known != fingerprint})
 
     def without(self, numbers: Collection[int]) -> "Record":
         """Forget generations that are gone."""
@@ -130,9 +168,21 @@ def _parsed(plain: Mapping[str, Any]) -> Record:
         last=int(plain["last"]),
         published=None if plain["published"] is None else int(plain["published"]),
         generations={int(number): _generation(known) for number, known in plain["generations"].items()},
-        confirmed=None if confirmed is None else Confirmation(number=int(confirmed["number"]), instance=dict(confirmed["instance"])),
+        confirmed=None if confirmed is None else _confirmation(confirmed),
+        withdrawn=None if plain["withdrawn"] is None else int(plain["withdrawn"]),
+        refused={str(fingerprint): _refusal(each) for fingerprint, each in plain["refused"].items()},
+        rolled_back=None if plain["rolled_back"] is None else int(plain["rolled_back"]),
         ages={str(name): float(wall) for name, wall in plain["ages"].items()},
     )
+
+
+def _confirmation(plain: Mapping[str, Any]) -> Confirmation:
+    return Confirmation(number=int(plain["number"]), instances=tuple(dict(instance) for instance in plain["instances"]))
+
+
+def _refusal(plain: Mapping[str, Any]) -> Refusal:
+    retry = None if plain["retry"] is None else float(plain["retry"])
+    return Refusal(stage=str(plain["stage"]), failures=int(plain["failures"]), retry=retry)
 
 
 def _generation(plain: Mapping[str, Any]) -> Generation:
@@ -141,4 +191,5 @@ def _generation(plain: Mapping[str, Any]) -> Generation:
         at=None if plain["at"] is None else float(plain["at"]),
         wall=None if plain["wall"] is None else float(plain["wall"]),
         confirmed=bool(plain["confirmed"]),
+        expires=None if plain["expires"] is None else float(plain["expires"]),
     )

@@ -43,7 +43,7 @@ def cycle(volume: Volume, contents: Mapping[str, bytes]) -> None:
     """Do all that a run does on its volume: open, publish, confirm, sweep (as if an hour had passed)."""
     volume.open()
     number = publish(volume, contents)
-    volume.confirm(number, {"pid": 1, "started": 2.5, "boot": "b"})
+    volume.confirm(number, [{"pid": 1, "started": 2.5, "boot": "b"}])
     volume.sweep(os_time() + 3600)
 
 

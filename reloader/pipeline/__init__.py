@@ -8,15 +8,15 @@ from math import inf
 
 from reloader.check import CheckErrored, CheckRefused
 from reloader.pipeline.content import Content
-from reloader.pipeline.delivery import Delivery
+from reloader.pipeline.delivery import Delivery, Refusal
 from reloader.pipeline.facts import Freshness, View, facts, report
 from reloader.pipeline.stages import StageFailed, Stages
 from reloader.plan import Pipeline as Plan
-from reloader.policy import verdict
+from reloader.policy import Delivery as State, verdict
 from reloader.render import RenderFailed
 from reloader.snapshot import Mailbox, Snapshot
 from reloader.status import Metrics, PipelineReport, Status
-from reloader.targets import Held, Target
+from reloader.targets import Held, Instance, Target
 from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked
 from reloader.world import World
 
@@ -52,7 +52,8 @@ class Pipeline:
         self._plan, self._mailbox, self._volume, self._clock = parts.plan, parts.mailbox, parts.volume, parts.world.clock
         stages = Stages(parts.plan.name, parts.metrics, parts.world.clock, EXPECTED)
         self.content = Content(parts.plan, parts.volume, stages, parts.metrics, parts.world)
-        self.delivery = Delivery(parts.plan.name, parts.target, parts.volume, parts.plan.timing, stages, parts.metrics, parts.world)
+        self.delivery = Delivery(parts.plan, parts.target, parts.volume, stages, parts.metrics, parts.world)
+        self._settled_with: tuple[int, tuple[Instance, ...]] = (0, ())
         self._stages = stages
         self._freshness = Freshness(parts.world.clock)
         self._started = self.due = self._resync_at = self._clock.now()
@@ -120,11 +121,43 @@ class Pipeline:
         if self._ready_to_publish() and self.content.converge(snapshot, last_reload=self._last_reload()):
             self._mailbox.taken(snapshot)
         if self._opened:
-            self.delivery.converge()
+            self._deliver()
         known = self.report()
         if waited and not self.delivery.busy:
             return self._clock.now()  # what came meanwhile was not looked at, and its wake-up is used up
         return self._next_look(known)
+
+    def _deliver(self) -> None:
+        """Hand over what is published; go back where the target refuses it."""
+        self.delivery.converge()
+        refusal = self.delivery.answer()
+        if refusal is not None:
+            self._go_back(refusal)
+        elif self.delivery.state is State.CONFIRMED:
+            self._note_confirmed()
+
+    def _go_back(self, refusal: Refusal) -> None:
+        try:
+            gone = self.content.go_back(refusal.number, refusal.reason)
+        except StageFailed as failed:
+            self.content.refuse_volume(failed)
+            gone = False
+        if gone:
+            self._settled_with = (0, ())  # a target that ended on the refused set is no new one when it is back
+            self.delivery.converge()
+        else:
+            self.delivery.give_up(refusal.reason)
+
+    def _note_confirmed(self) -> None:
+        """Remember what runs; a target that is new on what is published may take what the one before refused."""
+        number, instances = self._settled_with
+        if (number, instances) == (self.delivery.number, self.delivery.instances):
+            return
+        self._settled_with = self.delivery.number, self.delivery.instances
+        self.content.confirmed(self.delivery.number)
+        if self.content.rejected is not None and number == self.delivery.number:
+            self.content.retry_refused()
+            self._mailbox.nudge()
 
     def report(self) -> PipelineReport:
         """Put down how the pipeline fares."""

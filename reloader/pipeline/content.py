@@ -1,16 +1,17 @@
 """Makes the volume match the snapshot: render, check, one rename. What is refused stays where it came from."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from reloader.check import Checker, CheckRefused
 from reloader.mask import Mask
+from reloader.pipeline.holding import Holding
+from reloader.pipeline.making import Making, Values
+from reloader.pipeline.refusals import Refusals
 from reloader.pipeline.stages import StageFailed, Stages
 from reloader.plan import Pipeline as Plan, Volume as VolumePlan
-from reloader.render import Rendered, Renderer, RenderFailed
+from reloader.render import Rendered, RenderFailed
 from reloader.schedule import Backoff, Pace
 from reloader.snapshot import Snapshot
 from reloader.status import Metrics
@@ -19,8 +20,6 @@ from reloader.world import World
 
 ERRORED = Backoff(base=1.0, cap=60.0)
 """How soon a publish is tried again that failed for want of room, right or a program."""
-REFUSED = Backoff(base=30.0, cap=300.0)
-"""How soon refused content is tried again though nothing changed: what a check asks (a name to resolve) may be there by then."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,6 @@ class Rejected:
     """Somebody said no, rather than that it could not be tried."""
 
 
-GENERATION_OPEN = "/..generation"
-"""What stands for `{{ generation }}` while sets are compared, so that the name of its directory is not a change."""
-
-
 class Content:
     """The first convergence of one pipeline. It never waits: `look_at` says when it wants to be called again."""
 
@@ -47,46 +42,83 @@ class Content:
         self._stages = stages
         self._metrics = metrics
         self._world = world
-        self._renderer = Renderer(plan.volume) if plan.volume else None
+        self._making = Making(plan, volume)
         self._checker = _checker(plan.volume, world)
+        self._holding = Holding()
+        self._refusals = Refusals(volume, plan.failure.retry_refused, world)
         self._pace = Pace(settle=plan.timing.settle, settle_max=plan.timing.settle_max, min_interval=plan.timing.min_interval)
+        self._candidate = ""
         self._failures = 0
         self._retry_at = -inf
+        self._held_until = inf
         self.look_at = inf
         self.rejected: Rejected | None = None
-        """Content that render or check rejected."""
+        """Content that render, check or the target rejected."""
         self.unwritable: Rejected | None = None
         """What the volume cannot take."""
 
     @property
-    def template_directories(self) -> tuple[str, ...]:
-        """Return the directories whose templates are rendered; they are read like sources."""
-        return self._renderer.template_directories if self._renderer else ()
+    def held(self) -> frozenset[str]:
+        """Return the sources whose newest value is not used, because a set with it was refused."""
+        return self._holding.held
 
     def converge(self, snapshot: Snapshot, *, last_reload: float | None) -> bool:
         """Go as far as can be gone now; return whether the changes of the snapshot were taken."""
         now = self._world.clock.now()
         changes = self._pace.due(snapshot.first_change, snapshot.last_change, whole=snapshot.whole, last_reload=last_reload)
-        due = inf if snapshot.missing else min(changes, self._retry_at)
+        due = inf if snapshot.missing or self._volume.record.rolled_back is not None else min(changes, self._retry_at)
         self.look_at = due
         if now < due:
             return False
         self._retry_at = self.look_at = inf
+        if now >= self._held_until:
+            self._release()
+        values = self._holding.effective(snapshot.values)
         try:
-            self._bring(snapshot)
+            waits = self._bring(values, snapshot)
         except StageFailed as failed:
-            self._reject(failed, now)
+            self._reject(failed, values, now)
         else:
-            self._failures, self.rejected, self.unwritable = 0, None, None
+            self._note_success(waits, now)
         return True
 
     def look_again(self) -> None:
         """Compare at the next call, whether anything changed or not."""
         self._retry_at = -inf
 
+    def retry_refused(self) -> None:
+        """Let refused content be tried again now."""
+        self._release()
+        self._refusals.retry_all()
+        self.look_again()
+
     def refuse_volume(self, failed: StageFailed) -> None:
         """Note that the volume cannot be taken."""
-        self._reject(failed, self._world.clock.now())
+        self._reject(failed, {}, self._world.clock.now())
+
+    def confirmed(self, number: int) -> None:
+        """Take note that the target runs on a generation."""
+        published = self._volume.published
+        if published is not None and published.number == number:
+            self._refusals.accept(published.fingerprint)
+
+    def go_back(self, number: int, reason: str) -> bool:
+        """Put back what was confirmed last, because the target refused what is published; return whether there was something.
+
+        Raises:
+            StageFailed: the volume cannot be written.
+
+        """
+        published = self._volume.published
+        if published is None or published.number != number or number == self._volume.last_confirmed:
+            return False
+        now = self._world.clock.now()
+        since = self.rejected.since if self.rejected else now
+        refused, good = self._holding.made_of(number), self._holding.made_of(self._volume.last_confirmed)
+        self._refuse(Rejected("verify", reason, since, refused=True), published.fingerprint, now, held=self._holding.refuse(refused, good))
+        if isinstance(self._volume, Mounted):
+            return False
+        return self._republish(self._volume)
 
     def preview(self, snapshot: Snapshot) -> Rendered:
         """Return the set that the snapshot asks for, with the published `generation` in it: another name of it is no change.
@@ -95,33 +127,41 @@ class Content:
             StageFailed: it cannot be rendered.
 
         """
-        volume, number = self._volume, self._volume.next_number()
+        published, number = self._volume.published, self._volume.next_number()
         with self._stages.stage("render", number, quiet=True):
-            if self._renderer is None or isinstance(volume, Mounted):
-                return {}
-            published = volume.published
-            return self._rendered(self._renderer, snapshot, volume.target_directory(published.number if published else number))
+            return self._making.previewed(snapshot.values, published.number if published else number)
 
-    def _bring(self, snapshot: Snapshot) -> None:
-        """Publish what the snapshot asks for, unless it is published already."""
+    def _release(self) -> None:
+        """Use the newest value of every source again."""
+        self._holding.release()
+        self._held_until = inf
+
+    def _bring(self, values: Values, snapshot: Snapshot) -> float | None:
+        """Publish what the values ask for, unless it is published already, or was refused: then return when it is tried again."""
         number = self._volume.next_number()
         with self._stages.stage("render", number, quiet=True):
-            rendered = self._open_set(snapshot)
-            fingerprint = self._volume.fingerprint(rendered or self._values(snapshot))
+            rendered, fingerprint = self._making.compared(values)
+        self._candidate = fingerprint
         published = self._volume.published
         if published is not None and published.fingerprint == fingerprint:
-            return
+            self._note_published(published.number, values)
+            return None
+        if (waits := self._refusals.waits(fingerprint)) is not None:
+            return waits
         if isinstance(self._volume, Mounted):
             with self._stages.stage("publish", number):
                 self._volume.adopt(fingerprint, _changed(snapshot))
-            return
-        if self._renderer is not None and self._renderer.uses_generation(_templates(self._renderer, snapshot)):
-            rendered = self._rendered(self._renderer, snapshot, self._volume.target_directory(number))
-        self._publish(self._volume, number, rendered, fingerprint, snapshot)
+        else:
+            self._publish(self._volume, number, self._making.final(values, rendered, number), fingerprint, snapshot)
+        self._note_published(number, values)
+        return None
+
+    def _note_published(self, number: int, values: Values) -> None:
+        self._holding.published(number, values, {number, self._volume.last_confirmed})
 
     def _publish(self, volume: Volume, number: int, rendered: Rendered, fingerprint: str, snapshot: Snapshot) -> None:
         with self._stages.stage("stage", number, quiet=True):
-            staged = volume.stage(number, rendered, fingerprint)
+            staged = volume.stage(number, rendered, fingerprint, self._expires(snapshot))
         try:
             if self._checker is not None:
                 with self._stages.stage("check", number):
@@ -132,15 +172,6 @@ class Content:
             volume.discard(number)
             raise
 
-    def _open_set(self, snapshot: Snapshot) -> Rendered:
-        return {} if self._renderer is None else self._rendered(self._renderer, snapshot, GENERATION_OPEN)
-
-    def _rendered(self, renderer: Renderer, snapshot: Snapshot, generation: str) -> Rendered:
-        return renderer.render(self._values(snapshot), _templates(renderer, snapshot), generation)
-
-    def _values(self, snapshot: Snapshot) -> dict[str, Any]:
-        return {name: snapshot.values[name] for name in self._plan.sources}
-
     def _check(self, checker: Checker, staged: Path, rendered: Rendered, snapshot: Snapshot) -> None:
         try:
             checker.check(staged, rendered, self._volume.published_files)
@@ -148,20 +179,60 @@ class Content:
             said = mask_of(snapshot).text(refused.output)
             raise CheckRefused(f"{refused}: {said}" if said else str(refused), "") from None
 
-    def _reject(self, failed: StageFailed, now: float) -> None:
-        """Keep what is published, say why, and try again later."""
-        self._failures += 1
+    def _republish(self, volume: Volume) -> bool:
+        """Let readers see the last confirmed generation again; nothing, where none was ever confirmed."""
+        target = volume.rollback_target()
+        if target is None and volume.last_confirmed is not None:
+            return False
+        with self._stages.stage("rollback", target or 0):
+            if target is None:
+                volume.withdraw()
+            else:
+                volume.publish(target)
+        self._metrics.count("rollbacks", self._plan.name)
+        return True
+
+    def _note_success(self, waits: float | None, now: float) -> None:
+        """What was tried is published, or waits for its time as refused content."""
+        self._failures, self.unwritable = 0, None
+        if waits is not None:
+            self._retry_at = waits
+            self.rejected = self.rejected or Rejected("refused", "it was refused before", now, refused=True)
+        elif self._holding.held:
+            self._retry_at = self._held_until
+        else:
+            self.rejected = None
+        self.look_at = self._retry_at
+
+    def _reject(self, failed: StageFailed, values: Values, now: float) -> None:
+        """Keep what is published, say why, and try again later, or at once without what changed."""
         refused = isinstance(failed.cause, CheckRefused | RenderFailed)
-        if refused:
-            self._metrics.count("refusals", self._plan.name, stage=failed.stage)
-        backoff = REFUSED if refused else ERRORED
-        self._retry_at = self.look_at = now + backoff.delay(self._failures, self._world.random)
         before = self.unwritable if isinstance(failed.cause, VolumeError) else self.rejected
         rejected = Rejected(failed.stage, str(failed), before.since if before else now, refused)
+        if refused:
+            self._metrics.count("refusals", self._plan.name, stage=failed.stage)
+            published = self._volume.published
+            held = self._holding.refuse(values, self._holding.made_of(published.number if published else None))
+            self._refuse(rejected, self._candidate if isinstance(failed.cause, CheckRefused) else None, now, held=held)
+            return
+        self._failures += 1
+        self._retry_at = self.look_at = now + ERRORED.delay(self._failures, self._world.random)
         if isinstance(failed.cause, VolumeError):
             self.unwritable = rejected
         else:
             self.rejected = rejected
+
+    def _refuse(self, rejected: Rejected, fingerprint: str | None, now: float, *, held: bool) -> None:
+        """Remember refused content; where something of it is held, try the rest at once. What does not render is tried when it changes."""
+        self.rejected = rejected
+        self._held_until = self._refusals.note(fingerprint, rejected.stage) if fingerprint is not None else inf
+        self._retry_at = self.look_at = now if held else self._held_until
+
+    def _expires(self, snapshot: Snapshot) -> float | None:
+        """Return when something in the set stops being valid, in seconds since the epoch."""
+        known = [standing.reading.expires for standing in snapshot.standings.values() if standing.reading is not None]
+        earliest = min((expires for expires in known if expires is not None), default=None)
+        return None if earliest is None else self._world.clock.wall() + earliest - self._world.clock.now()
 
 
 def _checker(volume: VolumePlan | None, world: World) -> Checker | None:
@@ -171,10 +242,6 @@ def _checker(volume: VolumePlan | None, world: World) -> Checker | None:
 def mask_of(snapshot: Snapshot) -> Mask:
     """Return what hides every secret of the snapshot from a person."""
     return Mask({name: standing.reading for name, standing in snapshot.standings.items() if standing.reading is not None})
-
-
-def _templates(renderer: Renderer, snapshot: Snapshot) -> dict[str, Mapping[str, Any]]:
-    return {directory: snapshot.values[directory] for directory in renderer.template_directories}
 
 
 def _changed(snapshot: Snapshot) -> float | None:

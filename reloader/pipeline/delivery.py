@@ -1,10 +1,10 @@
 """Makes the target match the volume: a reload is owed until the target confirmed what is published."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import inf
 
 from reloader.pipeline.stages import StageFailed, Stages
-from reloader.plan import Timing
+from reloader.plan import Pipeline as Plan
 from reloader.policy import Delivery as State
 from reloader.schedule import Backoff, splay
 from reloader.status import Metrics
@@ -15,7 +15,19 @@ from reloader.world import World
 HELD = Backoff(base=0.05, cap=2.0)
 """How soon a target that cannot be asked now is looked at again; a start-up window is milliseconds to seconds."""
 REFUSED = Backoff(base=5.0, cap=300.0)
-"""How soon a target that refused is asked again for the same content."""
+"""How soon a target that refused is asked again for the same content, where there is nothing to go back to."""
+DEATHS = 2
+"""How often a target may end soon after it was given a generation until that counts as a refusal."""
+PASSING = (Trouble.ABSENT, Trouble.GONE, Trouble.NOT_READY)
+"""What is no failure of a reload: it passes by itself."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The target does not take a generation."""
+
+    number: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -23,35 +35,43 @@ class _Under:
     """A verification under way."""
 
     verification: Verification
-    number: int
-    instance: Instance
     began: float
+
+
+@dataclass
+class _Handover:
+    """One generation being handed over: who is at it, and who did not take it."""
+
+    published: Published | None = None
+    ask_at: float = -inf
+    under: dict[Instance, _Under] = field(default_factory=dict)
+    refused: dict[Instance, float] = field(default_factory=dict)
+    """Who refused it, and when each is asked again."""
+    deaths: int = 0
+    back_by: float = inf
+    """When a target that ended must be there again."""
+    death: str = ""
 
 
 class Delivery:
     """The second convergence of one pipeline. It never waits: `look_at` says when it wants to be called again."""
 
-    def __init__(
-        self, pipeline: str, target: Target, volume: Volume | Mounted, timing: Timing, stages: Stages, metrics: Metrics, world: World
-    ) -> None:
-        self._pipeline = pipeline
+    def __init__(self, plan: Plan, target: Target, volume: Volume | Mounted, stages: Stages, metrics: Metrics, world: World) -> None:
+        self._plan = plan
         self._target = target
         self._volume = volume
-        self._timing = timing
         self._stages = stages
         self._metrics = metrics
         self._world = world
-        self._under: _Under | None = None
-        self._number = 0
+        self._handover = _Handover()
         self._failures = 0
-        self._ask_at = -inf
-        self._refused_by: Instance | None = None
-        self._again_at = -inf
         self.look_at = inf
         self.state = State.OWED
         self.reason = ""
+        self.refusal: Refusal | None = None
+        """What the target refused, until `answer` takes note of it."""
         self.trouble: Trouble | None = None
-        self.instance: Instance | None = None
+        self.instances: tuple[Instance, ...] = ()
         self.last_signal: float | None = None
         self.successful: bool | None = None
         self.last_success: float | None = None
@@ -59,117 +79,179 @@ class Delivery:
     @property
     def busy(self) -> bool:
         """Return whether the target is still reading what is published, as far as a verification can tell: newer content waits."""
-        return self._under is not None and self._under.verification.proves_completion
+        return any(under.verification.proves_completion for under in self._handover.under.values())
+
+    @property
+    def number(self) -> int:
+        """Return the number of the generation that is being handed over."""
+        return self._handover.published.number if self._handover.published else 0
 
     def converge(self) -> None:
         """Go one step: find the target, ask it, or judge whether it did."""
         published = self._volume.published
         if published is None:
             return
-        if published.number != self._number:
+        if published != self._handover.published:
             self._begin(published)
-        if self._under is not None:
-            self._judge(self._under)
-        elif (now := self._world.clock.now()) >= self._ask_at:
+        self.look_at = inf
+        for instance, under in tuple(self._handover.under.items()):
+            self._judge(instance, under)
+        now = self._world.clock.now()
+        if now < self._handover.ask_at:
+            self._look(self._handover.ask_at)
+        elif self.refusal is None:
             self._ask(published, now)
-        else:
-            self.look_at = self._ask_at
+
+    def answer(self) -> Refusal | None:
+        """Return a refusal once."""
+        refusal, self.refusal = self.refusal, None
+        return refusal
+
+    def give_up(self, reason: str) -> None:
+        """Take note that there is nothing to go back to: what is published stays, and stays owed."""
+        self.state, self.reason = State.FAILED, reason
 
     def _begin(self, published: Published) -> None:
-        """Turn to a newer generation; what was held against the older one no longer counts."""
-        if self.state is State.CONFIRMED or not self._number:  # one random delay for all changes that come within it
-            self._ask_at = splay(self._world.clock.now(), self._timing.splay, self._world.random)
-        self._number, self._under, self._failures, self._refused_by = published.number, None, 0, None
-        self.state, self.reason = State.OWED, "not asked for yet"
+        """Turn to another generation; what was held against the one before no longer counts."""
+        ask_at = self._handover.ask_at
+        if self.state is State.CONFIRMED or self._handover.published is None:  # one random delay for all changes that come within it
+            ask_at = splay(self._world.clock.now(), self._plan.timing.splay, self._world.random)
+        self._handover = _Handover(published, ask_at)
+        self._failures = 0
+        self.state, self.reason, self.refusal = State.OWED, "not asked for yet", None
 
     def _ask(self, published: Published, now: float) -> None:
+        """Ask everyone who has neither confirmed nor refused; what holds one up does not hold up the others."""
         try:
-            instance = self._target.find()
-            if self._volume.confirmed_by(published.number, asdict(instance)):
-                self._settle(instance)
-            elif instance == self._refused_by and now < self._again_at:
-                self.look_at = self._again_at
-            else:
-                self._start(published, instance, now)
+            instances = self._target.instances()
         except Held as held:
-            self._hold(held)
-        except StageFailed as failed:
-            self._hold(failed.cause)
+            self._missing(held, now)
+            return
+        owing = [each for each in instances if not self._volume.confirmed_by(published.number, asdict(each))]
+        asked = [self._ask_one(published, each, now) for each in owing]
+        self.instances = instances
+        troubles = [trouble for trouble in asked if trouble is not None]
+        if troubles:
+            self._hold(troubles[0])
+        elif all(self._volume.confirmed_by(published.number, asdict(each)) for each in owing):
+            self._settle()
+        else:
+            self._found()
 
-    def _start(self, published: Published, instance: Instance, now: float) -> None:
+    def _ask_one(self, published: Published, instance: Instance, now: float) -> Held | None:
         """Ask for a reload; of a target that started after the publish, only ask whether it runs."""
+        if instance in self._handover.under:
+            return None
+        if now < (again := self._handover.refused.get(instance, -inf)):
+            self._look(again)
+            return None
         after = instance.is_process and instance.started > published.at
-        verification = self._target.verify(instance) if after else self._reload(instance)
-        self._found(instance)
-        self._under = _Under(verification, published.number, instance, now)
-        self._judge(self._under)
+        try:
+            verification = self._target.verify(instance) if after else self._reload(instance)
+        except Held as held:
+            return held
+        except StageFailed as failed:
+            return failed.cause if isinstance(failed.cause, Held) else Held(Trouble.GONE, str(failed))
+        self._handover.under[instance] = under = _Under(verification, now)
+        self._judge(instance, under)
+        return None
 
     def _reload(self, instance: Instance) -> Verification:
-        with self._stages.stage("reload", self._number):
+        self._volume.doubt()
+        with self._stages.stage("reload", self.number):
             verification = self._target.reload(instance)
         self.last_signal = self._world.clock.now()
-        self._metrics.count("reloads", self._pipeline)
+        self._metrics.count("reloads", self._plan.name)
         return verification
 
-    def _hold(self, cause: Exception) -> None:
-        """Leave the reload owed, and look again soon."""
-        trouble = cause.trouble if isinstance(cause, Held) else None
-        absent = trouble in (Trouble.ABSENT, Trouble.GONE)
-        if not absent and trouble is not self.trouble:
-            self._note_trouble(trouble, str(cause))
-        self._failures += 1
-        self.trouble, self.reason, self.instance = trouble, str(cause), None
-        self.state = State.ABSENT if absent else State.TROUBLED
-        self.look_at = self._world.clock.now() + HELD.ceiling(self._failures)
+    def _missing(self, held: Held, now: float) -> None:
+        """Nobody can be asked; a target that ended on this generation has until `within` to come back."""
+        if held.trouble is Trouble.ABSENT and now >= self._handover.back_by:
+            self._refuse(self._handover.death)
+        else:
+            self._look(self._handover.back_by)
+            self._hold(held)
 
-    def _note_trouble(self, trouble: Trouble | None, reason: str) -> None:
-        self._metrics.count("signal_failures", self._pipeline, reason=(trouble or "error"))
-        self._stages.failed("find", reason, self._number)
-        if trouble is not Trouble.NOT_READY:  # that one passes by itself
-            self._metrics.count("failed", self._pipeline)
+    def _hold(self, held: Held) -> None:
+        """Leave the reload owed, and look again soon."""
+        if held.trouble not in (Trouble.ABSENT, Trouble.GONE) and held.trouble is not self.trouble:
+            self._note_trouble(held)
+        self._failures += 1
+        self.trouble, self.reason = held.trouble, str(held)
+        absent = held.trouble in (Trouble.ABSENT, Trouble.GONE)
+        self.state = State.ABSENT if absent else State.TROUBLED
+        if absent:
+            self.instances = ()
+        self._look(self._world.clock.now() + HELD.ceiling(self._failures))
+
+    def _note_trouble(self, held: Held) -> None:
+        self._metrics.count("signal_failures", self._plan.name, reason=held.trouble.value)
+        self._stages.failed("find", str(held), self.number)
+        if held.trouble not in PASSING:
+            self._metrics.count("failed", self._plan.name)
             self.successful = False
 
-    def _judge(self, under: _Under) -> None:
-        judgement = under.verification.judge()
-        now = self._world.clock.now()
+    def _judge(self, instance: Instance, under: _Under) -> None:
+        judgement, now = under.verification.judge(), self._world.clock.now()
         if judgement.verdict is Verdict.PENDING:
-            self.state, self.reason, self.look_at = State.OWED, "being verified", judgement.look_at
-        elif judgement.verdict is Verdict.CONFIRMED:
-            self._confirm(under, now)
-        elif judgement.verdict is Verdict.REFUSED:
-            self._refuse(under, judgement, now)
-        else:
+            self.state, self.reason = State.OWED, "being verified"
+            self._look(judgement.look_at)
+        elif judgement.verdict is Verdict.UNKNOWN:
             self._failures += 1
-            self.state, self.reason, self.look_at = State.TROUBLED, judgement.reason, now + HELD.ceiling(self._failures)
+            self.state, self.reason = State.TROUBLED, judgement.reason
+            self._look(now + HELD.ceiling(self._failures))
+        else:
+            del self._handover.under[instance]
+            self._end(instance, under, judgement, now)
 
-    def _confirm(self, under: _Under, now: float) -> None:
-        self._volume.confirm(under.number, asdict(under.instance))
+    def _end(self, instance: Instance, under: _Under, judgement: Judgement, now: float) -> None:
+        """Take a verdict that is final for this instance."""
+        if judgement.verdict is Verdict.CONFIRMED:
+            self._confirm(instance, under, now)
+        elif judgement.verdict is Verdict.ENDED:
+            self._note_death(under, judgement.reason)
+        else:
+            self._handover.refused[instance] = now + REFUSED.delay(self._failures + 1, self._world.random)
+            self._refuse(judgement.reason)
+
+    def _confirm(self, instance: Instance, under: _Under, now: float) -> None:
+        others = [asdict(each) for each in self.instances if self._volume.confirmed_by(self.number, asdict(each))]
+        self._volume.confirm(self.number, [*others, asdict(instance)])
         self._volume.sweep(now)
-        self._metrics.took(self._pipeline, "verify", now - under.began)
-        self._stages.succeeded("verify", under.number, now - under.began)
+        self._metrics.took(self._plan.name, "verify", now - under.began)
+        self._stages.succeeded("verify", self.number, now - under.began)
+        self._handover.deaths, self._handover.back_by = 0, inf
         self.successful, self.last_success = True, self._world.clock.wall()
-        self._settle(under.instance)
 
-    def _settle(self, instance: Instance) -> None:
+    def _note_death(self, under: _Under, reason: str) -> None:
+        """Give a target that ended the rest of its time to come back: it may have been restarted for a reason of its own."""
+        self._handover.deaths += 1
+        self._handover.death = reason
+        self._handover.back_by = under.began + self._plan.target.verify.within
+        if self._handover.deaths >= DEATHS:
+            self._refuse(reason)
+
+    def _refuse(self, reason: str) -> None:
+        """Take note of a no; what follows from it is the pipeline's to say."""
+        self._failures += 1
+        self._handover.deaths, self._handover.back_by = 0, inf
+        self._metrics.count("failed", self._plan.name)
+        self._metrics.count("refusals", self._plan.name, stage="verify")
+        self._stages.failed("verify", reason, self.number)
+        self.successful = False
+        self.state, self.reason = State.TROUBLED, reason
+        self.refusal = Refusal(self.number, reason)
+
+    def _settle(self) -> None:
         """Nothing is owed."""
-        self._found(instance)
-        self._under, self._failures, self.look_at = None, 0, inf
+        self._found()
+        self._failures = 0
         self.state, self.reason = State.CONFIRMED, ""
 
-    def _found(self, instance: Instance) -> None:
-        self.instance = instance
+    def _found(self) -> None:
         if self.trouble is not None:
             self.trouble = None
-            self._stages.succeeded("find", self._number, 0.0, quiet=True)
+            self._stages.succeeded("find", self.number, 0.0, quiet=True)
 
-    def _refuse(self, under: _Under, judgement: Judgement, now: float) -> None:
-        """Leave the reload owed, and ask this process again later; one that is started anew is verified when it is there."""
-        self._under = None
-        self._failures += 1
-        self._metrics.count("failed", self._pipeline)
-        self._metrics.count("refusals", self._pipeline, stage="verify")
-        self._stages.failed("verify", judgement.reason, under.number)
-        self.successful = False
-        self.state, self.reason = State.TROUBLED, judgement.reason
-        self._refused_by, self._again_at = under.instance, now + REFUSED.delay(self._failures, self._world.random)
-        self.look_at = now + HELD.base
+    def _look(self, at: float) -> None:
+        self.look_at = min(self.look_at, at)

@@ -63,7 +63,7 @@ def facts(view: View) -> Facts:
     """Return what the verdict on a pipeline depends on."""
     plan, now, published = view.plan, view.now, view.volume.published
     rejected, unwritable = view.content.rejected, view.content.unwritable
-    refused_first = rejected is not None and rejected.stage == "check" and rejected.refused and published is None
+    refused_first = rejected is not None and rejected.stage != "render" and rejected.refused and published is None
     return Facts(
         mode=plan.failure.mode,
         startup_grace=plan.failure.startup_grace,
@@ -79,6 +79,7 @@ def facts(view: View) -> Facts:
         unwritable_for=now - unwritable.since if unwritable else 0.0,
         delivery=State.CONFIRMED if published is None else view.delivery.state,
         delivery_reason=view.delivery.reason,
+        rolled_back=view.volume.record.rolled_back,
         since_publish=now - published.at if published else 0.0,
         not_ready_when_closed="not_ready" in plan.failure.when_closed,
     )
@@ -107,10 +108,10 @@ def report(view: View, verdict: Verdict) -> PipelineReport:
         rejected=f"{wanted.stage}: {wanted.reason}" if wanted else None,
         last_reload_successful=delivery.successful,
         last_success=delivery.last_success,
-        sources=tuple(_source_report(plan, name, standing) for name, standing in snapshot.standings.items()),
+        sources=tuple(_source_report(view, name, standing) for name, standing in snapshot.standings.items()),
         target=TargetReport(
             kind=plan.target.kind,
-            pid=delivery.instance.pid if delivery.instance and delivery.instance.is_process else None,
+            pid=next((each.pid for each in delivery.instances if each.is_process), None),
             trouble=delivery.trouble,
         ),
     )
@@ -131,8 +132,8 @@ def _source_facts(view: View, name: str, standing: Standing) -> SourceFacts:
     )
 
 
-def _source_report(plan: Plan, name: str, standing: Standing) -> SourceReport:
-    reading = standing.reading
+def _source_report(view: View, name: str, standing: Standing) -> SourceReport:
+    plan, reading = view.plan, standing.reading
     return SourceReport(
         name=name,
         kind=plan.sources[name].kind if name in plan.sources else "templates",
@@ -141,6 +142,7 @@ def _source_report(plan: Plan, name: str, standing: Standing) -> SourceReport:
         failure=why_not(standing) if standing.failure else None,
         detail=reading.detail if reading else "",
         expires=reading.expires if reading else None,
+        held=name in view.content.held,
     )
 
 

@@ -26,6 +26,9 @@ class Metrics:
             "source_errors": self._counter("reloader_source_errors", "Reads that brought no answer.", "source", "reason"),
             "signal_failures": self._counter("reloader_signal_failures", "Times a due reload was held back.", "reason"),
             "refusals": self._counter("reloader_refusals", "Sets that a stage refused.", "stage"),
+            "rollbacks": self._counter(
+                "reloader_rollbacks", "Times an earlier generation was put back because the target refused a newer one."
+            ),
         }
         self._stages = Histogram(
             "reloader_stage_duration_seconds", "How long a stage took.", ["pipeline", "stage"], registry=self.registry, buckets=BUCKETS
@@ -33,12 +36,12 @@ class Metrics:
         self.registry.register(_Now(status, version, watch_modes))
 
     def count(self, what: str, pipeline: str, **labels: str) -> None:
-        """Count one of `reloads`, `failed`, `source_errors`, `signal_failures` and `refusals`."""
+        """Count one of `reloads`, `failed`, `source_errors`, `signal_failures`, `refusals` and `rollbacks`."""
         self._counted[what].labels(pipeline=pipeline, **labels).inc()
 
     def introduce(self, pipeline: str) -> None:
         """Show a new pipeline's counters from zero, so that a rate has a start."""
-        for name in ("reloads", "failed"):
+        for name in ("reloads", "failed", "rollbacks"):
             self._counted[name].labels(pipeline=pipeline)
 
     def took(self, pipeline: str, stage: str, seconds: float) -> None:

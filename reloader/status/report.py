@@ -23,6 +23,8 @@ class SourceReport:
     failure: str | None = None
     detail: str = ""
     expires: float | None = None
+    held: bool = False
+    """Its newest value is not used, because a set with it was refused."""
 
     def age(self, now: float) -> float | None:
         """Return the seconds since the value was last known to be current; None when there never was one."""
@@ -144,5 +146,6 @@ def _source(source: SourceReport, now: float, wall: float) -> dict[str, Any]:
         "age_seconds": None if age is None else round(age, 3),
         "failure": source.failure,
         "detail": source.detail,
+        "held": source.held,
         "expires_at": None if source.expires is None else round(wall + source.expires - now, 3),
     }

@@ -69,6 +69,8 @@ class Verdict(StrEnum):
     CONFIRMED = "confirmed"
     REFUSED = "refused"
     """It says no, or proved nothing in its time."""
+    ENDED = "ended"
+    """The process it is about has ended: a refusal, unless another one comes in its place and lives."""
     UNKNOWN = "unknown"
     """It could not run, or got no answer at all; the reload that was asked for is not asked for again."""
 
@@ -96,8 +98,8 @@ class Verification(Protocol):
 class Target(Protocol):
     """One configured target."""
 
-    def find(self) -> Instance:
-        """Return who takes reloads.
+    def instances(self) -> tuple[Instance, ...]:
+        """Return all who take reloads, one at least.
 
         Raises:
             Held: nobody is there, or it is not clear who is meant.

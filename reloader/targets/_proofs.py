@@ -52,7 +52,7 @@ class Alive:
         """Return what is known now."""
         now = self._clock.now()
         if self._life.ended:
-            return Judgement(verdict=Verdict.REFUSED, reason=self._ended)
+            return Judgement(verdict=Verdict.ENDED, reason=self._ended)
         if now >= self._until:
             return Judgement(verdict=Verdict.CONFIRMED)
         # Its end wakes who waits for its descriptor; without one it has to be looked for.
@@ -79,7 +79,7 @@ class Workers:
         """Return what is known now."""
         now = self._clock.now()
         if self._life.ended:
-            return Judgement(verdict=Verdict.REFUSED, reason=self._ended)
+            return Judgement(verdict=Verdict.ENDED, reason=self._ended)
         if self._proof(self._processes.children(self._life.grip.pid)):
             return Judgement(verdict=Verdict.CONFIRMED)
         if now >= self._until:

@@ -26,9 +26,9 @@ class Target:
     def __init__(self, _settings: Settings, _verify: Verify, _world: World) -> None:
         pass
 
-    def find(self) -> Instance:
-        """Return always the same instance."""
-        return Instance()
+    def instances(self) -> tuple[Instance, ...]:
+        """Return always the same one."""
+        return (Instance(),)
 
     def reload(self, _instance: Instance) -> Confirmed:
         """Ask nobody."""

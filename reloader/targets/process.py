@@ -47,6 +47,10 @@ class Target:
         self._who = ""
         self._sure = False
 
+    def instances(self) -> tuple[Instance, ...]:
+        """Return the process."""
+        return (self.find(),)
+
     def find(self) -> Instance:
         """Return the process; while the one that is held lives and matches, nothing is searched."""
         if self._life is not None and not self._is_meant(self._life):

@@ -6,7 +6,7 @@ start finds either the old set or the new one, and what is still to do.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +84,7 @@ class Volume:
             number = layout.linked(self.path)
         except OSError:  # not to be seen is not gone
             return self._published
-        if number is None:
+        if number is None or number == self.record.withdrawn:
             self._published = None
         elif self._published is None or self._published.number != number:
             self._published = self._discover(number)
@@ -99,6 +99,14 @@ class Volume:
     def last_confirmed(self) -> int | None:
         """Return the number of the last generation that a target confirmed."""
         return self.record.confirmed.number if self.record.confirmed else None
+
+    def rollback_target(self) -> int | None:
+        """Return the generation to go back to: the one confirmed last, if it is there, and nothing in it has expired."""
+        number = self.last_confirmed
+        known = self.record.generations.get(number) if number is not None else None
+        if number is None or known is None or not self.directory(number).is_dir():
+            return None
+        return None if known.expires is not None and known.expires <= self._world.clock.wall() else number
 
     def published_files(self) -> Mapping[str, bytes]:
         """Return the published files by name; needs no lock and changes nothing.
@@ -133,7 +141,7 @@ class Volume:
         root = Path(self._plan.target_path) if self._plan.target_path else self.path
         return str(root / layout.generation_name(number))
 
-    def stage(self, number: int, rendered: Rendered, fingerprint: str) -> Path:
+    def stage(self, number: int, rendered: Rendered, fingerprint: str, expires: float | None = None) -> Path:
         """Write a whole set into its final directory, unseen by readers, and remember its fingerprint; return the directory.
 
         Raises:
@@ -147,7 +155,7 @@ class Volume:
             self.record = replace(self.record, last=max(self.record.last, number))
             try:
                 write_set(self.directory(number), rendered, self._plan.dir_mode, self._world.disk)
-                self.record = self.record.stage(number, fingerprint)
+                self.record = self.record.stage(number, fingerprint, expires)
                 self._home.save(self.record)
             except BaseException:
                 self.discard(number)
@@ -180,14 +188,37 @@ class Volume:
             return
         self._forget([number])
 
-    def confirm(self, number: int, instance: Mapping[str, Any]) -> None:
+    def confirm(self, number: int, instances: Collection[Mapping[str, Any]]) -> None:
         """Remember who runs on a generation (the fields of `targets.Instance`); what cannot be written now is, the next time."""
-        self._try_remembering(self.record.confirm(number, instance))
+        self._try_remembering(self.record.confirm(number, instances))
 
     def confirmed_by(self, number: int, instance: Mapping[str, Any]) -> bool:
         """Return whether this instance confirmed this generation."""
         confirmed = self.record.confirmed
-        return confirmed is not None and confirmed.number == number and confirmed.instance == instance
+        return confirmed is not None and confirmed.number == number and instance in confirmed.instances
+
+    def note_record(self, record: Record) -> None:
+        """Take a record; what cannot be written now is, the next time."""
+        if record != self.record:
+            self._try_remembering(record)
+
+    def doubt(self) -> None:
+        """Remember that the target was given something else than what it confirmed last; see `confirm`."""
+        self._try_remembering(self.record.doubt())
+
+    def withdraw(self) -> None:
+        """Let readers see nothing: the link moves to an empty generation, and all others are removed.
+
+        Raises:
+            VolumeError: it cannot be done now.
+
+        """
+        number = self.next_number()
+        self.record = replace(self.record, withdrawn=number)  # written with the stage, so that a crash after the switch knows what it sees
+        self.stage(number, {}, "")
+        self.publish(number)
+        self._try_remembering(self.record.without([other for other in self.record.generations if other != number]))
+        self._try_tidying()
 
     def remember_ages(self, ages: Mapping[str, float]) -> None:
         """Remember when each source was last known to be current, in seconds since the epoch.
@@ -247,7 +278,7 @@ class Volume:
 
     def _recall(self, linked: int | None, now: float) -> Published | None:
         """Return what is published, with the time that is remembered of it; a time that a crash lost is the time of discovery."""
-        if linked is None:
+        if linked is None or linked == self.record.withdrawn:
             return None
         known = self.record.generations.get(linked)
         if known is None or known.at is None or linked != self.record.published or known.at > now:

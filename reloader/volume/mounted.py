@@ -1,7 +1,7 @@
 """A pipeline without a volume: the target reads mounted files itself, and nothing is written."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from reloader.record import Record
@@ -43,14 +43,25 @@ class Mounted:
         self.record = self.record.publish(number, at, self.published.wall).without([number - 1])
         return self.published
 
-    def confirm(self, number: int, instance: Mapping[str, Any]) -> None:
+    def confirm(self, number: int, instances: Collection[Mapping[str, Any]]) -> None:
         """Remember who runs on which content."""
-        self.record = self.record.confirm(number, instance)
+        self.record = self.record.confirm(number, instances)
+
+    def doubt(self) -> None:
+        """Remember that the target was given something else than what it confirmed last."""
+        self.record = self.record.doubt()
+
+    def rollback_target(self) -> None:
+        """Return None: what is mounted is not ours to change."""
+
+    def note_record(self, record: Record) -> None:
+        """Take a record."""
+        self.record = record
 
     def confirmed_by(self, number: int, instance: Mapping[str, Any]) -> bool:
         """Return whether this instance confirmed this content."""
         confirmed = self.record.confirmed
-        return confirmed is not None and confirmed.number == number and confirmed.instance == instance
+        return confirmed is not None and confirmed.number == number and instance in confirmed.instances
 
     def remember_ages(self, ages: Mapping[str, float]) -> None:
         """Forget them: there is no place to remember them in."""

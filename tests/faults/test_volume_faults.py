@@ -96,7 +96,7 @@ def test_a_confirmation_that_cannot_be_written_is_kept_and_written_later(tmp_pat
     volume.open()
     number = publish(volume, OLD)
     broken = True
-    volume.confirm(number, {"pid": 1})
+    volume.confirm(number, [{"pid": 1}])
     assert volume.confirmed_by(number, {"pid": 1})
     assert "the volume is full" in (volume.unsaved or "")
     with pytest.raises(VolumeError, match="the volume is full"):
@@ -260,7 +260,7 @@ def test_nothing_is_written_into_a_volume_that_another_took_meanwhile(tmp_path: 
     (path / "..reloader/lock").unlink()
     other = make(path)
     other.open()
-    volume.confirm(1, {"pid": 1})
+    volume.confirm(1, [{"pid": 1}])
 
     assert volume.unsaved is not None
     with pytest.raises(VolumeLocked):

@@ -188,7 +188,7 @@ SITUATIONS = {
     "all is well": ["all is well"],
     "at the start, nothing is published yet, within `startup_grace`": ["starting, nothing ever published, within startup_grace"],
     "the same, `startup_grace` is over": ["the same, grace over"],
-    "the same, because its check refused the first set of all": ["the same, the first set was refused"],
+    "the same, because a check or the target refused the first set of all": ["the same, the first set was refused"],
     "at the start, a set of an earlier run is there, its sources younger than `max_staleness`": [
         "starting, a young generation is there from an earlier run"
     ],
@@ -207,6 +207,14 @@ SITUATIONS = {
         "volume cannot be written, waiting",
         "volume cannot be written, waited max_staleness",
     ],
+    "the target refuses a set; the one before is back on the volume, and confirmed": [
+        "the target refused a set, and the one before is back",
+        "content rejected, waited max_staleness",
+    ],
+    "the target refuses what is published, and there is nothing good to go back to": [
+        "the target refuses what is published, and there is nothing to go back to"
+    ],
+    "a person put an earlier generation back": ["a person put an earlier generation back"],
     "the record on the volume cannot be read, as after a change of the UID; what is published stays": [
         "the record on the volume cannot be read"
     ],

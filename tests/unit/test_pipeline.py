@@ -23,8 +23,8 @@ class Slow:
         self.verdict = Verdict.PENDING
         self.asked = 0
 
-    def find(self) -> Instance:
-        return Instance()
+    def instances(self) -> tuple[Instance, ...]:
+        return (Instance(),)
 
     def reload(self, _instance: Instance) -> "Slow":
         self.asked += 1

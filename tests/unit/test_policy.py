@@ -67,6 +67,17 @@ TABLE = {
     ),
     "target absent": (replace(GOOD, delivery=Delivery.ABSENT), Effect.SERVE, Effect.SERVE),
     "reload owed, nothing wrong": (replace(GOOD, delivery=Delivery.OWED), Effect.SERVE, Effect.SERVE),
+    "the target refused a set, and the one before is back": (
+        replace(GOOD, rejected="verify: no new workers", rejected_for=1.0),
+        Effect.DEGRADED,
+        Effect.DEGRADED,
+    ),
+    "the target refuses what is published, and there is nothing to go back to": (
+        replace(GOOD, delivery=Delivery.FAILED, since_publish=1.0),
+        Effect.DEGRADED,
+        Effect.CLOSED,
+    ),
+    "a person put an earlier generation back": (replace(GOOD, rolled_back=3), Effect.DEGRADED, Effect.DEGRADED),
     "target there but troubled, within the grace": (
         replace(GOOD, delivery=Delivery.TROUBLED, since_publish=30.0),
         Effect.DEGRADED,

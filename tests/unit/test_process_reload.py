@@ -303,7 +303,7 @@ class TestWithoutPidfd:
 
         child.kill()
 
-        assert verification.judge().verdict is Verdict.REFUSED
+        assert verification.judge().verdict is Verdict.ENDED
         with pytest.raises(Held) as refused:
             target.reload(instance)
         assert refused.value.trouble is Trouble.GONE

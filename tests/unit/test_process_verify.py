@@ -80,7 +80,7 @@ class TestAlive:
         clock.later = 2
         assert verification.judge().verdict is Verdict.CONFIRMED
 
-    def test_one_that_dies_of_the_new_set_is_refused_at_once(self, start, world):
+    def test_one_that_dies_of_the_new_set_is_seen_at_once(self, start, world):
         name = unique()
         child = start.target(name, "--die-on-hup")
         verification = reloaded(name, ALIVE, world)
@@ -88,7 +88,7 @@ class TestAlive:
 
         judgement = decided(verification)
 
-        assert judgement.verdict is Verdict.REFUSED
+        assert judgement.verdict is Verdict.ENDED
         assert f"pid {child.pid} ended within 2 s of SIGHUP" in judgement.reason
 
     def test_a_death_stays_seen_when_the_process_was_found_anew(self, start, world):
@@ -100,7 +100,7 @@ class TestAlive:
         start.target(name)
         target.find()
 
-        assert verification.judge().verdict is Verdict.REFUSED
+        assert verification.judge().verdict is Verdict.ENDED
 
     def test_a_start_counts_from_the_start(self, start, world, clock):
         name = unique()
@@ -114,7 +114,7 @@ class TestAlive:
         verification = verified(name, Verify(within=60.0), world)
         child.kill()
         judgement = verification.judge()
-        assert judgement.verdict is Verdict.REFUSED
+        assert judgement.verdict is Verdict.ENDED
         assert "of its start" in judgement.reason
 
 
@@ -157,7 +157,7 @@ class TestWorkers:
         clock.later = 5
         assert verification.judge().verdict is Verdict.REFUSED
 
-    def test_a_master_that_dies_is_refused_at_once(self, start, world):
+    def test_a_master_that_dies_is_seen_at_once(self, start, world):
         name = unique()
         child = start.target(name, "--workers", "2", "--die-on-hup", expect="workers")
         verification = reloaded(name, WORKERS, world)
@@ -166,7 +166,7 @@ class TestWorkers:
 
         judgement = decided(verification)
 
-        assert judgement.verdict is Verdict.REFUSED
+        assert judgement.verdict is Verdict.ENDED
         assert "ended" in judgement.reason
 
     def test_looks_are_dense_at_first_then_sparse_and_never_after_the_end(self, start, world, clock):

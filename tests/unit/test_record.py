@@ -15,7 +15,7 @@ FULL = Record(
         6: Generation(fingerprint="f", at=20.0, wall=110.0),
         7: Generation(fingerprint="g", at=30.25, wall=120.0),
     },
-    confirmed=Confirmation(number=5, instance={"pid": 4, "started": 0.1, "boot": "one"}),
+    confirmed=Confirmation(number=5, instances=({"pid": 4, "started": 0.1, "boot": "one"},)),
     ages={"routes": 99.5},
 )
 
@@ -66,10 +66,10 @@ def test_in_another_boot_what_was_published_was_so_before_every_process() -> Non
 
 
 def test_confirming_marks_the_generation_and_names_the_instance() -> None:
-    record = FULL.confirm(7, {"pid": 9})
+    record = FULL.confirm(7, [{"pid": 9}])
 
     assert record.generations[7].confirmed
-    assert record.confirmed == Confirmation(number=7, instance={"pid": 9})
+    assert record.confirmed == Confirmation(number=7, instances=({"pid": 9},))
 
 
 @pytest.mark.parametrize(("keep", "before", "superfluous"), [(0, 1e9, [6]), (1, 1e9, []), (0, 30.0, []), (0, 30.5, [6])])

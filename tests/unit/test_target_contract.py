@@ -72,10 +72,11 @@ def test_the_settings_of_a_target_that_is_there_have_no_mistake(entry):
 
 
 def test_the_same_instance_is_found_again(target):
-    instance = target.find()
+    instances = target.instances()
 
-    assert isinstance(instance, Instance)
-    assert instance == target.find()
+    assert instances
+    assert all(isinstance(instance, Instance) for instance in instances)
+    assert instances == target.instances()
 
 
 def test_nothing_is_held_before_it_is_found(target):
@@ -84,7 +85,7 @@ def test_nothing_is_held_before_it_is_found(target):
 
 @pytest.mark.parametrize("ask", ["reload", "verify"])
 def test_what_is_well_is_confirmed_in_its_time(target, ask):
-    verification = getattr(target, ask)(target.find())
+    verification = getattr(target, ask)(target.instances()[0])
 
     assert isinstance(verification.proves_completion, bool)
     eventually(lambda: verification.judge().verdict is Verdict.CONFIRMED)
@@ -92,7 +93,7 @@ def test_what_is_well_is_confirmed_in_its_time(target, ask):
 
 def test_a_pending_verification_says_when_to_look_again(target):
     world = sidecar()
-    verification = target.reload(target.find())
+    verification = target.reload(target.instances()[0])
     seen = verification.judge()
 
     if seen.verdict is Verdict.PENDING:
@@ -102,19 +103,19 @@ def test_a_pending_verification_says_when_to_look_again(target):
 def test_one_that_ended_is_absent_and_wakes_nobody(target, entry):
     if entry[1] is None:
         pytest.skip("a target without a process does not end")
-    target.find()
+    target.instances()
     entry[1]()
 
     with pytest.raises(Held) as held:
-        target.find()
+        target.instances()
     assert held.value.trouble is Trouble.ABSENT
     assert target.descriptors() == ()
 
 
 def test_closing_twice_is_closing(target):
-    target.find()
+    target.instances()
     target.close()
     target.close()
 
     assert target.descriptors() == ()
-    assert target.find()
+    assert target.instances()

@@ -197,7 +197,7 @@ def test_fingerprints_tell_sets_apart_and_are_keyed(volume: Volume, tmp_path: Pa
 
 def test_the_next_run_knows_what_is_published_and_confirmed(volume: Volume) -> None:
     number = publish(volume, OLD)
-    volume.confirm(number, ME)
+    volume.confirm(number, [ME])
     volume.remember_ages({"routes": 5.0})
     published = volume.published
     again = reopened(volume)
@@ -212,9 +212,9 @@ def test_the_next_run_knows_what_is_published_and_confirmed(volume: Volume) -> N
 
 
 def test_an_unchanged_record_is_not_written_again(volume: Volume) -> None:
-    volume.confirm(publish(volume, OLD), ME)
+    volume.confirm(publish(volume, OLD), [ME])
     before = (volume.path / "..reloader/record.json").stat().st_ino
-    volume.confirm(1, ME)
+    volume.confirm(1, [ME])
 
     assert (volume.path / "..reloader/record.json").stat().st_ino == before
 
@@ -325,7 +325,7 @@ def test_a_sweep_keeps_what_is_needed(tmp_path: Path) -> None:
     for step in range(6):
         number = publish(volume, {"app.conf": b"%d" % step})
         if number == 2:
-            volume.confirm(number, ME)
+            volume.confirm(number, [ME])
     volume.sweep(volumes.os_time())
     assert {path.name for path in tmp_path.glob("..[0-9]")} == {"..1", "..2", "..3", "..4", "..5", "..6"}
 

@@ -30,7 +30,7 @@ def test_content_whose_change_is_unknown_or_to_come_is_published_now(mounted: Mo
 
 def test_a_confirmation_is_of_one_content_by_one_instance(mounted: Mounted) -> None:
     mounted.adopt("a", None)
-    mounted.confirm(1, {"pid": 4})
+    mounted.confirm(1, [{"pid": 4}])
 
     assert mounted.confirmed_by(1, {"pid": 4})
     assert not mounted.confirmed_by(1, {"pid": 5})

@@ -1,0 +1,52 @@
+"""Refused content is remembered, so that it is not tried again at every look; after a while, and when somebody asks, it is."""
+
+from math import inf
+
+from reloader.record import Refusal
+from reloader.schedule import Backoff
+from reloader.volume import Mounted, Volume
+from reloader.world import World
+
+LONGEST = 3600.0
+
+
+class Refusals:
+    """The refused sets of one volume, by fingerprint; kept in its record."""
+
+    def __init__(self, volume: Volume | Mounted, first: float, world: World) -> None:
+        self._volume = volume
+        self._backoff = None if first == inf else Backoff(base=first, cap=max(LONGEST, first))
+        self._world = world
+        self._again = False
+
+    def note(self, fingerprint: str, stage: str) -> float:
+        """Remember a refusal; return when the content is tried again, on the boot clock."""
+        before = self._volume.record.refused.get(fingerprint)
+        failures = before.failures + 1 if before else 1
+        delay = inf if self._backoff is None else self._delay(self._backoff, failures)
+        retry = None if delay == inf else self._world.clock.wall() + delay
+        self._volume.note_record(self._volume.record.refuse(fingerprint, Refusal(stage=stage, failures=failures, retry=retry)))
+        return self._world.clock.now() + delay
+
+    def waits(self, fingerprint: str) -> float | None:
+        """Return when this content is tried again, on the boot clock, if it was refused and it is not time yet."""
+        known = self._volume.record.refused.get(fingerprint)
+        if known is None:
+            return None
+        wait = inf if known.retry is None else known.retry - self._world.clock.wall()
+        return None if wait <= 0 else self._world.clock.now() + wait
+
+    def accept(self, fingerprint: str) -> None:
+        """Forget a refusal: the content is good after all."""
+        self._volume.note_record(self._volume.record.accept(fingerprint))
+
+    def retry_all(self) -> None:
+        """Let everything be tried again now."""
+        record = self._volume.record
+        for fingerprint, known in record.refused.items():
+            record = record.refuse(fingerprint, Refusal(stage=known.stage, failures=known.failures, retry=0.0))
+        self._volume.note_record(record)
+
+    def _delay(self, backoff: Backoff, failures: int) -> float:
+        """Return a wait that is a tenth shorter or longer than `first`, doubled with every refusal."""
+        return backoff.ceiling(failures) * self._world.random.uniform(0.9, 1.1)
