@@ -115,6 +115,7 @@ class Mailbox:
     def __init__(self, names: Iterable[str]) -> None:
         self._lock = threading.Lock()
         self._snapshot = Snapshot(standings={name: Standing() for name in names})
+        self._closed = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def put(self, outcomes: Mapping[str, Outcome]) -> None:
@@ -135,8 +136,9 @@ class Mailbox:
                 self._snapshot = replace(self._snapshot, first_change=None, last_change=None, whole=True)
 
     def nudge(self) -> None:
-        """Wake the pipeline."""
-        os.eventfd_write(self._wake, 1)
+        """Wake the pipeline; nothing, once it is closed. Takes no lock: a signal handler may call it."""
+        if not self._closed:
+            os.eventfd_write(self._wake, 1)
 
     def wait(self, timeout: float, descriptors: Iterable[int] = ()) -> None:
         """Return when something came in, when one of the descriptors is readable, or after `timeout` seconds."""
@@ -148,7 +150,8 @@ class Mailbox:
             os.eventfd_read(self._wake)
 
     def close(self) -> None:
-        """Free the descriptor; nothing may be put afterwards."""
+        """Free the descriptor."""
+        self._closed = True
         os.close(self._wake)
 
 

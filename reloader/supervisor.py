@@ -18,6 +18,7 @@ from reloader.pipeline.content import mask_of
 from reloader.pipeline.facts import why_not
 from reloader.pipeline.intake import Intake
 from reloader.pipeline.stages import StageFailed
+from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import BackendPlan, Directory, Pipeline as PipelinePlan, Plan
 from reloader.render import Renderer
 from reloader.server import Endpoints, Server
@@ -37,7 +38,9 @@ SETTLE = 0.1
 class Running:
     """One pipeline with all that it holds: its reads, its thread."""
 
-    def __init__(self, plan: PipelinePlan, backends: Backends, status: Status, metrics: Metrics, world: World) -> None:
+    def __init__(
+        self, plan: PipelinePlan, backends: Backends, status: Status, metrics: Metrics, turnstile: Turnstile, world: World
+    ) -> None:
         self.plan = plan
         self._backends = backends
         self._acquired: list[BackendPlan] = []
@@ -50,7 +53,7 @@ class Running:
         volume = Volume(plan.volume, world) if plan.volume else Mounted(world)
         target = targets.make(plan.target.kind, plan.target.settings, plan.target.verify, world)
         self.volume = volume
-        self.pipeline = Pipeline(Parts(plan, self.mailbox, volume, target, status, metrics, world, self._look))
+        self.pipeline = Pipeline(Parts(plan, self.mailbox, volume, target, status, metrics, world, self._look, turnstile))
         self.thread = threading.Thread(target=self.pipeline.run, name=f"pipeline {plan.name}", daemon=True)
         metrics.introduce(plan.name)
 
@@ -97,6 +100,7 @@ class Supervisor:
         self._load = load
         self._world = world
         self._backends = Backends(world)
+        self._turnstile = Turnstile()
         self.status = Status(world.clock, alive=self._stuck)
         self.metrics = Metrics(self.status, __version__, self._backends.watch_modes)
         self._server = (
@@ -188,7 +192,7 @@ class Supervisor:
             old.forget()
 
     def _made(self, plan: PipelinePlan) -> Running:
-        return Running(plan, self._backends, self.status, self.metrics, self._world)
+        return Running(plan, self._backends, self.status, self.metrics, self._turnstile, self._world)
 
     def _leave(self) -> None:
         for running in self._running.values():
@@ -284,7 +288,7 @@ def once(plan: Plan, world: World, *, dry_run: bool = False) -> Mapping[str, Out
     status = Status(world.clock)
     metrics = Metrics(status, __version__)
     quiet = [replace(each, target=replace(each.target, kind="none", settings=None)) for each in plan.pipelines]
-    running = [Running(each, backends, status, metrics, world) for each in quiet]
+    running = [Running(each, backends, status, metrics, Turnstile(), world) for each in quiet]
     try:
         for each in running:
             if not dry_run:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 from reloader.check import CheckErrored, CheckRefused
@@ -11,6 +11,7 @@ from reloader.pipeline.content import Content
 from reloader.pipeline.delivery import Delivery, Refusal
 from reloader.pipeline.facts import Freshness, View, facts, report
 from reloader.pipeline.stages import StageFailed, Stages
+from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import Pipeline as Plan
 from reloader.policy import Delivery as State, verdict
 from reloader.render import RenderFailed
@@ -42,6 +43,7 @@ class Parts:
     world: World
     look: Callable[[], None] = lambda: None
     """Ask the directories for a look."""
+    turnstile: Turnstile = field(default_factory=Turnstile)
 
 
 class Pipeline:
@@ -84,6 +86,7 @@ class Pipeline:
 
     def run(self) -> None:
         """Run cycles until `stop`."""
+        self._parts.turnstile.enter(self._plan.name)
         while not self._stopping:
             self.due = self._clock.now() + CYCLE_LIMIT + self._check_timeout()
             look_at = self._guarded_cycle()
@@ -112,20 +115,37 @@ class Pipeline:
         if self._opened:
             with suppress(VolumeError):
                 self._volume.remember_ages(self._freshness.known_current(self._mailbox.take()))
+        self._parts.turnstile.leave(self._plan.name)
         self._parts.target.close()
         self._volume.close()
 
     def cycle(self) -> float:
         """Make the volume match the snapshot, then the target match the volume; return when to look again."""
         snapshot, waited = self._mailbox.take(), self.delivery.busy
+        if not self._has_turn():
+            self.report()
+            return min(self._resync_at, self._clock.now() + UNSETTLED_LOOK)
         if self._ready_to_publish() and self.content.converge(snapshot, last_reload=self._last_reload()):
             self._mailbox.taken(snapshot)
         if self._opened:
             self._deliver()
+        if not self.delivery.under_way:
+            self._parts.turnstile.give(self._plan.name)
         known = self.report()
         if waited and not self.delivery.busy:
             return self._clock.now()  # what came meanwhile was not looked at, and its wake-up is used up
         return self._next_look(known)
+
+    def _has_turn(self) -> bool:
+        """Return whether no other pipeline is at the same process; nobody is asked where this is the only one."""
+        turnstile = self._parts.turnstile
+        if not turnstile.is_shared:
+            return True
+        try:
+            instances = self._parts.target.instances()
+        except Held:
+            return True
+        return turnstile.take(self._plan.name, instances, self._mailbox.nudge)
 
     def _deliver(self) -> None:
         """Hand over what is published; go back where the target refuses it."""

@@ -82,6 +82,12 @@ class Delivery:
         return any(under.verification.proves_completion for under in self._handover.under.values())
 
     @property
+    def under_way(self) -> bool:
+        """Return whether somebody was given what is published, or is about to be, and has not said yes or no."""
+        waits = self._handover.published is not None and self._world.clock.now() < self._handover.ask_at
+        return waits or bool(self._handover.under)
+
+    @property
     def number(self) -> int:
         """Return the number of the generation that is being handed over."""
         return self._handover.published.number if self._handover.published else 0
@@ -230,6 +236,8 @@ class Delivery:
         self._handover.back_by = under.began + self._plan.target.verify.within
         if self._handover.deaths >= DEATHS:
             self._refuse(reason)
+        else:
+            self._look(self._world.clock.now())  # its descriptor, which said so, says nothing any more
 
     def _refuse(self, reason: str) -> None:
         """Take note of a no; what follows from it is the pipeline's to say."""

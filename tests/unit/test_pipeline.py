@@ -100,3 +100,11 @@ def test_a_pipeline_at_rest_wants_no_cycle_soon(house):
     house.target.verdict = Verdict.CONFIRMED
     house.say("one")
     assert house.cycle() > house.world.clock.now() + 10
+
+
+def test_a_target_that_ends_on_a_new_set_is_looked_for_at_once(house):
+    """Its descriptor wakes nobody once its end was seen."""
+    house.target.verdict = Verdict.ENDED
+    house.say("one")
+
+    assert house.cycle() <= house.world.clock.now()
