@@ -62,7 +62,7 @@ class Backend(ReadingBackend):
         value, now = local.answer(), self._world.clock.now()
         due = inf if local.poll == inf else next_poll(now, local.poll, self._world.random)
         # The next read takes its time too, and while it does, the value is as current as was asked for.
-        return Fetched(reading=Reading(value=value, at=now, current_until=due + LONGEST_READ, whole=True), due=due)
+        return Fetched(reading=Reading(value=value, at=now, current_until=due + LONGEST_READ, whole=True), due=due, polled=local.poll < inf)
 
     def repeatable(self, read: Hashable) -> bool:
         """Return whether the read is polled; what is read once per run stays so."""

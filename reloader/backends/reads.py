@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from reloader.backends.turns import Job, Turns
-from reloader.schedule import Backoff
+from reloader.schedule import Backoff, first_poll
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
 from reloader.world import World
 
@@ -55,6 +55,8 @@ class Fetched:
     """When to read again; infinite for never."""
     state: Any = None
     """What the next read of the same needs to know: an index, a version."""
+    polled: bool = False
+    """Whether it is read at an interval, which is then cut short at random after the first answer, and after a failure."""
 
 
 @dataclass(eq=False)
@@ -165,9 +167,11 @@ class ReadingBackend(ABC):
             # A mistake of ours must not end the thread that others share; its text may quote what was read, so only its type is told.
             log.exception("read failed in a way it should not", exc_info=without_values(error))
             return self._failed(watched, ReadFailed(FailureKind.MISCONFIGURED, f"internal error: {type(error).__name__}"))
+        apart = fetched.polled and not isinstance(watched.latest, Reading)
         watched.failures, watched.state = 0, fetched.state
         self._deliver(watched, fetched.reading)
-        return fetched.due
+        now = self._world.clock.now()
+        return first_poll(now, fetched.due - now, self._world.random) if apart else fetched.due
 
     def _failed(self, watched: _Watched, failed: ReadFailed) -> float:
         watched.failures += 1

@@ -152,7 +152,7 @@ class Backend(ReadingBackend):
         now = self._world.clock.now()
         due = next_poll(now, read.poll, self._world.random)
         # While the next poll is under way, the value is as current as was asked for.
-        return Fetched(reading=Reading(value=fields, at=now, current_until=due + DEADLINE, whole=True, detail=detail), due=due)
+        return Fetched(reading=Reading(value=fields, at=now, current_until=due + DEADLINE, whole=True, detail=detail), due=due, polled=True)
 
     def _kept(self, fields: Mapping[str, Any], poll: float | None) -> Fetched:
         """Return what has no end of its own."""

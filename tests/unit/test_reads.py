@@ -1,8 +1,10 @@
 """What every backend with a server shares: equal reads once, outcomes to all who wait, retries with backoff."""
 
 import logging
+import random
 import threading
 from collections.abc import Hashable
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -53,6 +55,27 @@ def test_equal_reads_run_once() -> None:
 
     assert second.latest == first.latest == "value"
     assert len(backend.calls) == 1
+    backend.close()
+
+
+class Soonest(random.Random):
+    """The earliest of all that may be drawn."""
+
+    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002 - the base class's
+        return a
+
+
+def test_what_is_polled_is_read_a_second_time_anywhere_in_the_interval() -> None:
+    """So sidecars that start together are no herd from their second read on; from then on the interval holds."""
+    backend, recorder = Scripted(lambda *_: replace(fetched("value", due=WORLD.clock.now() + 3600), polled=True)), Recorder()
+    backend._world = replace(WORLD, random=Soonest())
+    backend.watch("key", recorder, "a")
+
+    eventually(lambda: len(backend.calls) == 2)
+    backend.watch("another", recorder, "b")
+    eventually(lambda: len(backend.calls) == 4)
+
+    assert [read for read, *_ in backend.calls] == ["key", "key", "another", "another"]
     backend.close()
 
 
