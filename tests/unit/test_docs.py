@@ -177,10 +177,10 @@ def test_the_five_minute_start_works_as_written(tmp_path: Path, daemon: Callable
 
     confirmed = tmp_path / "sidecar.log"
     eventually(lambda: '"verify"' in confirmed.read_text(), what="the program's start being verified")
-    assert app.log.read_text() == "greeting = hello\n"
+    assert set(app.log.read_text().splitlines()) == {"greeting = hello"}  # twice, if it started in the tick of the publish
     run(change)
 
-    eventually(lambda: app.log.read_text() == "greeting = hello\ngreeting = good morning\n")
+    eventually(lambda: app.log.read_text().splitlines()[-1] == "greeting = good morning")
 
 
 WORDS = {"ready": Effect.SERVE, "ready, degraded": Effect.DEGRADED, "not ready": Effect.NOT_READY, "**closed**": Effect.CLOSED}

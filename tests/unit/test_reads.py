@@ -61,7 +61,7 @@ def test_equal_reads_run_once() -> None:
 class Soonest(random.Random):
     """The earliest of all that may be drawn."""
 
-    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002 - the base class's
+    def uniform(self, a: float, b: float) -> float:
         return a
 
 
