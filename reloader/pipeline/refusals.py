@@ -7,7 +7,8 @@ from reloader.schedule import Backoff
 from reloader.volume import Mounted, Volume
 from reloader.world import World
 
-LONGEST = 3600.0
+SHORTEST, LONGEST = 1.0, 3600.0
+"""Between how many seconds refused content waits, whatever `retry_refused` says: each try asks the target for a reload."""
 
 
 class Refusals:
@@ -49,4 +50,4 @@ class Refusals:
 
     def _delay(self, backoff: Backoff, failures: int) -> float:
         """Return a wait that is a tenth shorter or longer than `first`, doubled with every refusal."""
-        return backoff.ceiling(failures) * self._world.random.uniform(0.9, 1.1)
+        return max(SHORTEST, backoff.ceiling(failures) * self._world.random.uniform(0.9, 1.1))
