@@ -1,22 +1,17 @@
 """The main job: an NGINX serves what Consul, Vault and a mounted ConfigMap say, and takes every change without a failed request."""
 
-import http.client
-import http.server
 import json
 import os
 import random
 import ssl
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from http.client import HTTPMessage
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.sidecar import Sidecar
+from tests.e2e.traffic import Application, Torn, ask, load, plain_serial, serial_of
 from tests.kubelet import KubeletVolume
 from tests.servers.nginx import HTTP_DEFAULTS
 from tests.servers.ports import free_port
@@ -72,76 +67,17 @@ timing: {{min_interval: 500ms}}
 """
 
 
-class Backend:
-    """A small application behind NGINX."""
-
-    def __init__(self) -> None:
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hello)
-        self.port = self._http.server_address[1]
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-
-
-class _Hello(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
-
-
-class Torn(threading.Thread):
-    """Reads the set over and over, through the link, and notes every mix of generations."""
-
-    def __init__(self, live: Path) -> None:
-        super().__init__(daemon=True)
-        self._live = live
-        self._stopped = threading.Event()
-        self.seen: set[str] = set()
-        self.mixed: list[str] = []
-
-    def run(self) -> None:
-        while not self._stopped.wait(0.002):
-            self.look()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self.join()
-
-    def look(self) -> None:
-        # One resolved link is one set: every file is opened below the same directory.
-        directory = os.open(self._live / "..data", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            conf, certificate = (Path(f"/proc/self/fd/{directory}/{name}").read_text() for name in ("nginx.conf", "tls.crt"))
-        except FileNotFoundError:
-            self.mixed.append("a file of the published set was missing")
-            return
-        finally:
-            os.close(directory)
-        serial = _serial(certificate)
-        self.seen.add(serial)
-        said = conf.split('X-Serial "')[1].split('"')[0].replace(":", "").upper().lstrip("0")
-        if said != serial:
-            self.mixed.append(f"nginx.conf is for {said}, tls.crt is {serial}")
-
-
-def _serial(pem: str) -> str:
-    from cryptography import x509
-
-    return f"{x509.load_pem_x509_certificate(pem.encode()).serial_number:X}"
+def serials(directory: Path) -> set[str]:
+    """Return the serial numbers that the files of one set speak of."""
+    conf, certificate = ((directory / name).read_text() for name in ("nginx.conf", "tls.crt"))
+    return {plain_serial(conf.split('X-Serial "')[1].split('"')[0]), serial_of(certificate)}
 
 
 class Site:
     """All that NGINX's configuration comes from, and the four kinds of change to it."""
 
-    def __init__(self, folder: Path, openbao, consul_server, backends: list[Backend]) -> None:
-        self.consul, self.backends = consul_server, backends
+    def __init__(self, folder: Path, openbao, consul_server, backends: list[Application]) -> None:
+        self.openbao, self.consul, self.backends = openbao, consul_server, backends
         self.pki = openbao.pki("pki", "tests root")
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_text(self.pki.ca)
@@ -158,17 +94,11 @@ class Site:
             {"nginx.conf.j2": TEMPLATE % {"defaults": HTTP_DEFAULTS, "port": self.port}, "greeting.txt": self.greeting + "\n"}
         )
 
-    def register(self, backend: Backend) -> None:
+    def register(self, backend: Application) -> None:
         self.consul.register("web", port=backend.port)
 
-    def ask(self) -> dict[str, str]:
-        connection = http.client.HTTPSConnection("localhost", self.port, timeout=10, context=self.context)
-        connection.request("GET", "/", headers={"Connection": "close"})
-        answer = connection.getresponse()
-        answer.read()
-        headers = dict(answer.getheaders())
-        connection.close()
-        return headers
+    def ask(self) -> HTTPMessage:
+        return ask(self.port, self.context)
 
     def change_config(self) -> None:
         self.count += 1
@@ -203,30 +133,14 @@ class Site:
         before = self.issued()
         eventually(lambda: self.issued() - before, within=30, every=0.05, what="a new certificate at the PKI")
         (newest, *_more) = self.issued() - before
-        self._served(lambda: self.ask()["X-Serial"].replace("-", ":") == newest.replace("-", ":"))
+        self._served(lambda: plain_serial(self.ask()["X-Serial"]) == newest)
 
     def issued(self) -> set[str]:
-        return set(self._list("pki/certs"))
+        return {plain_serial(serial) for serial in self.openbao.client().list("pki/certs")["data"]["keys"]}
 
     def _served(self, shown) -> None:
         """Every change is served within 2 s of its cause."""
         eventually(shown, within=2.0, every=0.01, what="the change being served")
-
-
-@contextmanager
-def load(site: Site) -> Iterator[dict[str, object]]:
-    """Load NGINX from another process; the summary is filled in at the end."""
-    summary: dict[str, object] = {}
-    script = Path(__file__).with_name("load.py")
-    command = [sys.executable, str(script), str(site.port), str(site.ca_file), "/"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "loading\n"
-        try:
-            yield summary
-        finally:
-            out, _ = process.communicate(timeout=30)
-            summary.update(json.loads(out))
 
 
 @pytest.mark.servers
@@ -235,9 +149,8 @@ def test_every_change_of_every_source_is_served_under_load(tmp_path, openbao, co
     """30 changes of all four kinds: each served within 2 s, no failed request, one SIGHUP a generation, no mix of generations."""
     print(f"seed {SEED}")
     random.seed(SEED)
-    backends = [Backend() for _ in range(3)]
+    backends = [Application() for _ in range(3)]
     site = Site(tmp_path, openbao, consul_server, backends)
-    site._list = lambda path: openbao.client().list(path)["data"]["keys"]
     live, prefix = tmp_path / "live", tmp_path / "nginx"
     server = nginx(prefix, live / "nginx.conf")
     configuration = tmp_path / "web.yaml"
@@ -260,9 +173,9 @@ def test_every_change_of_every_source_is_served_under_load(tmp_path, openbao, co
         first = sidecar.pipeline()["generations"]["published"]
         server.start()
         eventually(sidecar.settled, what="the start of NGINX to be verified")
-        torn = Torn(live)
+        torn = Torn(live, serials)
         torn.start()
-        with load(site) as summary:
+        with load(site.port, site.ca_file) as summary:
             _change(site, random.sample(_kinds(), CHANGES))
             eventually(sidecar.settled, what="the last change to be confirmed")
         torn.stop()
