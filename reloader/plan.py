@@ -386,6 +386,13 @@ class Server:
 
 
 @plain
+class State:
+    """What the process keeps between two runs beside its volumes."""
+
+    path: str | None = None
+
+
+@plain
 class Log:
     """How the process logs."""
 
@@ -399,4 +406,5 @@ class Plan:
 
     pipelines: tuple[Pipeline, ...]
     server: Server = Server()
+    state: State = State()
     log: Log = Log()

@@ -23,6 +23,7 @@ from reloader.plan import BackendPlan, Directory, Pipeline as PipelinePlan, Plan
 from reloader.render import Renderer
 from reloader.server import Endpoints, Server
 from reloader.snapshot import Mailbox
+from reloader.state import record_home, state_directory
 from reloader.status import Metrics, Status
 from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked
 from reloader.world import World
@@ -35,27 +36,42 @@ SETTLE = 0.1
 """How many seconds of quiet the own configuration must have: an editor writes in pieces."""
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What all pipelines of one process have in common."""
+
+    backends: Backends
+    status: Status
+    metrics: Metrics
+    world: World
+    turnstile: Turnstile
+    state: Path | None
+    """The directory of `state.path`."""
+
+
 class Running:
     """One pipeline with all that it holds: its reads, its thread."""
 
-    def __init__(
-        self, plan: PipelinePlan, backends: Backends, status: Status, metrics: Metrics, turnstile: Turnstile, world: World
-    ) -> None:
+    def __init__(self, plan: PipelinePlan, shared: Shared) -> None:
         self.plan = plan
-        self._backends = backends
+        self._backends, world = shared.backends, shared.world
         self._acquired: list[BackendPlan] = []
         self._cancels: list[Callable[[], None]] = []
         self._templates = Renderer(plan.volume).template_directories if plan.volume else ()
         self._sources = {name: sources.make(each.kind, each.settings, plan.connections) for name, each in plan.sources.items()}
         self.mailbox = Mailbox([*plan.sources, *self._templates])
         parsed = {name: (source, plan.sources[name].parse) for name, source in self._sources.items()}
-        self._intake = Intake(plan.name, parsed, self.mailbox, metrics)
-        volume = Volume(plan.volume, world) if plan.volume else Mounted(world)
+        self._intake = Intake(plan.name, parsed, self.mailbox, shared.metrics)
+        volume = (
+            Volume(plan.volume, world) if plan.volume else Mounted(world, record_home(shared.state, plan.name) if shared.state else None)
+        )
         target = targets.make(plan.target.kind, plan.target.settings, plan.target.verify, world)
         self.volume = volume
-        self.pipeline = Pipeline(Parts(plan, self.mailbox, volume, target, status, metrics, world, self._look, turnstile))
+        self.pipeline = Pipeline(
+            Parts(plan, self.mailbox, volume, target, shared.status, shared.metrics, world, self._look, shared.turnstile)
+        )
         self.thread = threading.Thread(target=self.pipeline.run, name=f"pipeline {plan.name}", daemon=True)
-        metrics.introduce(plan.name)
+        shared.metrics.introduce(plan.name)
 
     def read(self) -> None:
         """Begin to read every source and every template directory."""
@@ -100,9 +116,9 @@ class Supervisor:
         self._load = load
         self._world = world
         self._backends = Backends(world)
-        self._turnstile = Turnstile()
         self.status = Status(world.clock, alive=self._stuck)
         self.metrics = Metrics(self.status, __version__, self._backends.watch_modes)
+        self._shared = Shared(self._backends, self.status, self.metrics, world, Turnstile(), state_directory(plan.state))
         self._server = (
             Server(plan.server, Endpoints(self.status, self.metrics, plan.server.details)) if plan.server.listen != "off" else None
         )
@@ -192,7 +208,7 @@ class Supervisor:
             old.forget()
 
     def _made(self, plan: PipelinePlan) -> Running:
-        return Running(plan, self._backends, self.status, self.metrics, self._turnstile, self._world)
+        return Running(plan, self._shared)
 
     def _leave(self) -> None:
         for running in self._running.values():
@@ -260,7 +276,7 @@ class _Own:
 
 def _needs_restart(old: Plan, new: Plan) -> list[str]:
     """Return the keys that changed and cannot be taken while running."""
-    keys = [key for key in ("server", "log") if getattr(old, key) != getattr(new, key)]
+    keys = [key for key in ("server", "log", "state") if getattr(old, key) != getattr(new, key)]
     volumes = {each.name: each.volume.path for each in old.pipelines if each.volume}
     moved = [each.name for each in new.pipelines if each.volume and volumes.get(each.name, each.volume.path) != each.volume.path]
     return keys + [f"volume.path of {name}" for name in moved]
@@ -286,9 +302,9 @@ def once(plan: Plan, world: World, *, dry_run: bool = False) -> Mapping[str, Out
     """
     backends = Backends(world)
     status = Status(world.clock)
-    metrics = Metrics(status, __version__)
+    shared = Shared(backends, status, Metrics(status, __version__), world, Turnstile(), state_directory(plan.state))
     quiet = [replace(each, target=replace(each.target, kind="none", settings=None)) for each in plan.pipelines]
-    running = [Running(each, backends, status, metrics, Turnstile(), world) for each in quiet]
+    running = [Running(each, shared) for each in quiet]
     try:
         for each in running:
             if not dry_run:

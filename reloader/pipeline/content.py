@@ -145,6 +145,8 @@ class Content:
         published = self._volume.published
         if published is not None and published.fingerprint == fingerprint:
             self._note_published(published.number, values)
+            if isinstance(self._volume, Mounted):
+                self._volume.meet_again(_changed(snapshot))
             return None
         if (waits := self._refusals.waits(fingerprint)) is not None:
             return waits

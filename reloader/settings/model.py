@@ -39,6 +39,7 @@ class Document(BaseSettings):
     timing: plan.Timing = plan.Timing()
     failure: plan.FailurePolicy = plan.FailurePolicy()
     server: plan.Server = plan.Server()
+    state: plan.State = plan.State()
     log: plan.Log = plan.Log()
 
     @classmethod

@@ -53,7 +53,7 @@ def _related(loc: Loc, other: Loc, *, within: bool) -> bool:
 
 
 def _plan(files: Sequence[Configured]) -> plan.Plan:
-    settings: dict[str, dict[str, Any]] = {"server": {}, "log": {}}
+    settings: dict[str, dict[str, Any]] = {"server": {}, "state": {}, "log": {}}
     for section, key in PROCESS_WIDE:
         for file in files:
             if file.tree.has(section, key):
@@ -61,6 +61,7 @@ def _plan(files: Sequence[Configured]) -> plan.Plan:
     return plan.Plan(
         pipelines=tuple(_pipeline(file.document) for file in files),
         server=plan.Server(**settings["server"]),
+        state=plan.State(**settings["state"]),
         log=plan.Log(**settings["log"]),
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from itertools import permutations
 from keyword import iskeyword
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ def between_keys(document: Document, tree: Tree) -> Iterator[Problem]:
     yield from _durations(document)
     yield from _verify(document)
     yield from _listen(document)
+    yield from _state(document)
 
 
 def connections(document: Document) -> plan.Connections:
@@ -160,6 +162,16 @@ def _listen(document: Document) -> Iterator[Problem]:
     host, colon, port = listen.rpartition(":")
     if listen != "off" and not (colon and _is_host(host) and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):  # noqa: PLR2004 - TCP's
         yield ("server", "listen"), 'expected an address and a port such as "[::]:9533" or "127.0.0.1:9533", or "off"'
+
+
+def _state(document: Document) -> Iterator[Problem]:
+    path = document.state.path
+    if path is None:
+        return
+    if not path.startswith("/"):
+        yield ("state", "path"), "expected an absolute path, such as /run/reloader"
+    elif document.volume is not None and PurePath(path).is_relative_to(document.volume.path):
+        yield ("state", "path"), "expected a directory that the target never mounts, and so none within volume.path"
 
 
 def _is_host(host: str) -> bool:

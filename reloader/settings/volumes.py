@@ -13,7 +13,7 @@ from reloader.settings.model import Document
 from reloader.settings.tree import Problem, Tree
 
 _CONTENTS = ("template", "content", "copy")
-PROCESS_WIDE = (("server", "listen"), ("server", "details"), ("log", "level"), ("log", "format"))
+PROCESS_WIDE = (("server", "listen"), ("server", "details"), ("state", "path"), ("log", "level"), ("log", "format"))
 """The keys that hold for all pipelines of a process."""
 
 

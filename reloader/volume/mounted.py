@@ -1,31 +1,62 @@
-"""A pipeline without a volume: the target reads mounted files itself, and nothing is written."""
+"""A pipeline without a volume: the target reads mounted files itself, and nothing is written but the record, where there is a place."""
 
+import logging
 import secrets
 from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from reloader.record import Record
 from reloader.volume import fingerprints
+from reloader.volume.errors import VolumeError, explained
+from reloader.volume.home import Home
 from reloader.volume.published import Published
 from reloader.world import World
 
+log = logging.getLogger("reloader")
+
 
 class Mounted:
-    """What is mounted counts as published; what is confirmed is remembered only as long as this process runs."""
+    """What is mounted counts as published; without a directory for the record, it is known only as long as this process runs."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, directory: Path | None = None) -> None:
         self._world = world
+        self._directory = directory
+        self._home = Home(directory, world) if directory else None
         self._key = secrets.token_bytes(fingerprints.KEY_BYTES)
+        self._recalled = False
         self.published: Published | None = None
         self.record = Record(boot=world.clock.boot())
         self.unsaved: str | None = None
-        """Nothing is saved, so nothing can fail to be."""
+        """Why the record in the file is older than `record`, where it is; a restart now could ask for a reload twice."""
 
     def open(self) -> None:
-        """Need nothing."""
+        """Take the record of an earlier run.
+
+        Raises:
+            VolumeLocked: another process has it.
+            VolumeError: it cannot be used now, and what mends that.
+
+        """
+        if self._home is None or self._directory is None or self._home.is_held:
+            return
+        self._home.close()
+        with explained("open", self._directory):
+            for path in (self._directory.parent.parent, self._directory.parent):
+                if not path.is_dir():
+                    self._world.disk.make_directory(path, 0o700)
+            self._home.open()
+            try:
+                self._resume(self._home)
+            except BaseException:
+                self._home.close()
+                raise
 
     def close(self) -> None:
-        """Hold nothing."""
+        """Free the record."""
+        if self._home is not None:
+            self._home.close()
 
     def fingerprint(self, values: Mapping[str, Any]) -> str:
         """Return the keyed fingerprint of plain data."""
@@ -37,26 +68,45 @@ class Mounted:
 
     def adopt(self, fingerprint: str, changed: float | None) -> Published:
         """Count this content as published when it changed (boot clock), or now where the source cannot tell."""
-        now, wall, number = self._world.clock.now(), self._world.clock.wall(), self.next_number()
-        at = now if changed is None else min(changed, now)
-        self.published = Published(number=number, fingerprint=fingerprint, at=at, wall=wall - (now - at))
-        self.record = self.record.publish(number, at, self.published.wall).without([number - 1])
-        return self.published
+        number = self.next_number()
+        self._recalled = False
+        known = self.record.stage(number, fingerprint).without([number - 1])
+        return self._publish(known, number, fingerprint, changed)
+
+    def meet_again(self, changed: float | None) -> None:
+        """Take note that what is published is mounted, since `changed`: what was there in between was not seen.
+
+        A target that started meanwhile may have read that, so it is older than this publish. One that confirmed this content has not
+        read anything else since: only we make it read.
+        """
+        recalled, self._recalled = self._recalled, False
+        if self.published is None:
+            return
+        if (changed is None and recalled) or (changed is not None and changed > self.published.at):
+            self._publish(self.record, self.published.number, self.published.fingerprint, changed)
 
     def confirm(self, number: int, instances: Collection[Mapping[str, Any]]) -> None:
         """Remember who runs on which content."""
-        self.record = self.record.confirm(number, instances)
+        self.note_record(self.record.confirm(number, instances))
 
     def doubt(self) -> None:
         """Remember that the target was given something else than what it confirmed last."""
-        self.record = self.record.doubt()
+        self.note_record(self.record.doubt())
 
     def rollback_target(self) -> None:
         """Return None: what is mounted is not ours to change."""
 
     def note_record(self, record: Record) -> None:
-        """Take a record."""
-        self.record = record
+        """Take a record; what cannot be written now is, the next time."""
+        before, self.record = self.unsaved, record
+        try:
+            self._save()
+        except VolumeError as error:
+            self.unsaved = str(error)
+            if self.unsaved != before:
+                log.warning("record not written", extra={"fields": {"path": str(self._directory), "reason": self.unsaved}})
+        else:
+            self.unsaved = None
 
     def confirmed_by(self, number: int, instance: Mapping[str, Any]) -> bool:
         """Return whether this instance confirmed this content."""
@@ -64,12 +114,13 @@ class Mounted:
         return confirmed is not None and confirmed.number == number and instance in confirmed.instances
 
     def remember_ages(self, ages: Mapping[str, float]) -> None:
-        """Forget them: there is no place to remember them in."""
+        """Remember when each source was last known to be current, in seconds since the epoch."""
+        self.note_record(replace(self.record, ages=dict(ages)))
 
     @property
     def ages(self) -> Mapping[str, float]:
-        """Return nothing: no age outlives this process."""
-        return {}
+        """Return when each source was last known to be current, in seconds since the epoch, as far as it is remembered."""
+        return self.record.ages
 
     @property
     def last_confirmed(self) -> int | None:
@@ -82,3 +133,31 @@ class Mounted:
 
     def sweep(self, now: float) -> None:
         """Keep nothing, sweep nothing."""
+
+    def _resume(self, home: Home) -> None:
+        record = home.load()
+        self._key = home.key()
+        if record is None:
+            return
+        self.record = record.enter_boot(self._world.clock.boot(), record.published)
+        number = self.record.published
+        known = self.record.generations.get(number) if number is not None else None
+        if number is None or known is None:
+            return
+        now, wall = self._world.clock.now(), self._world.clock.wall()
+        at = now if known.at is None else min(known.at, now)
+        self._recalled = True
+        self.published = Published(number=number, fingerprint=known.fingerprint, at=at, wall=known.wall or wall)
+
+    def _publish(self, known: Record, number: int, fingerprint: str, changed: float | None) -> Published:
+        now, wall = self._world.clock.now(), self._world.clock.wall()
+        at = now if changed is None else min(changed, now)
+        self.published = Published(number=number, fingerprint=fingerprint, at=at, wall=wall - (now - at))
+        self.note_record(known.publish(number, at, self.published.wall))
+        return self.published
+
+    def _save(self) -> None:
+        if self._home is None or self._directory is None or not self._home.is_open:
+            return
+        with explained("record", self._directory):
+            self._home.save(self.record)

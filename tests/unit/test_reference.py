@@ -18,7 +18,12 @@ from reloader.settings.yamlfile import read_value
 PAGE = (Path(__file__).parents[2] / "docs/reference.md").read_text(encoding="utf-8")
 KINDS = [("sources", "Sources", sources.KINDS, kind) for kind in ("files", "consul", "vault", "env")]
 KINDS += [("target", "Targets", targets.KINDS, kind) for kind in ("process", "none")]
-FROM_ELSEWHERE = {"name": "the file's name", "vault.address": "VAULT_ADDR", "consul.address": "CONSUL_HTTP_ADDR"}
+FROM_ELSEWHERE = {
+    "name": "the file's name",
+    "vault.address": "VAULT_ADDR",
+    "consul.address": "CONSUL_HTTP_ADDR",
+    "state.path": "/run/reloader",
+}
 """Keys whose default is no value of the plan's."""
 
 Keys = dict[str, tuple[Any, Any]]
