@@ -11,8 +11,13 @@ SOONEST = 0.01
 LATEST = 0.1
 """How often children are listed: densely at first, because a good reload shows within milliseconds."""
 
-Proof = Callable[[frozenset[Child]], bool]
-"""Whether these children, alive now, prove it."""
+LASTING = 0.05
+"""How old a worker must be to prove anything: one that cannot work ends within milliseconds, and NGINX starts it all the same."""
+RECENT = 2.0
+"""How young a worker may be for the older ones beside it to be about to end: NGINX tells them so 100 ms after it starts new ones."""
+
+Proof = Callable[[frozenset[Child]], frozenset[Child]]
+"""Which of these children, alive now, prove it."""
 
 
 class Life:
@@ -70,6 +75,7 @@ class Workers:
         self._processes = world.processes
         self._clock = world.clock
         self._proof = proof
+        self._shown: frozenset[Child] = frozenset()
         self._since = world.clock.now()
         self._until = self._since + within
         self._ended = f"pid {life.grip.pid} ended within {within:g} s of {after}; its log may say why"
@@ -80,7 +86,9 @@ class Workers:
         now = self._clock.now()
         if self._life.ended:
             return Judgement(verdict=Verdict.ENDED, reason=self._ended)
-        if self._proof(self._processes.children(self._life.grip.pid)):
+        children = self._processes.children(self._life.grip.pid)
+        self._shown = (self._shown | self._proof(children)) & children
+        if any(child.started + LASTING <= now for child in self._shown):
             return Judgement(verdict=Verdict.CONFIRMED)
         if now >= self._until:
             return Judgement(verdict=Verdict.REFUSED, reason=self._lacking)
@@ -102,14 +110,22 @@ class Turnover:
         """
         # What an earlier reload superseded ends when its last connection does, and nobody replaces it. Counted in, a few of them
         # that end at the wrong moment made a good reload of NGINX look like crashes (measured: two reloads within 100 ms).
-        working = before - self._leaving
+        working = before - self._leaving - _superseded(before, asked)
 
-        def proves(now: frozenset[Child]) -> bool:
-            new = sum(1 for child in now - before if child.started + TICK > asked)
+        def proves(now: frozenset[Child]) -> frozenset[Child]:
+            new = frozenset(child for child in now - before if child.started + TICK > asked)
             ended = len(working - now)
-            proven = new > ended or (new > 0 and new >= len(working))
-            if proven:
-                self._leaving = before
-            return proven
+            if len(new) <= ended and (not new or len(new) < len(working)):
+                return frozenset()
+            self._leaving = before
+            return new
 
         return proves
+
+
+def _superseded(before: frozenset[Child], asked: float) -> frozenset[Child]:
+    """Return those that somebody else's reload may have superseded just now: they are older than the youngest, and that is recent."""
+    youngest = max((child.started for child in before), default=0.0)
+    if youngest < asked - RECENT:
+        return frozenset()
+    return frozenset(child for child in before if child.started + 2 * TICK < youngest)

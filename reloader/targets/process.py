@@ -77,7 +77,7 @@ class Target:
         life = self._life_of(instance)
         within = self._verify.within
         if self._verify.workers:
-            return Workers(life, self._world, bool, within=within, after="its start was seen", lacking="no worker")
+            return Workers(life, self._world, frozenset, within=within, after="its start was seen", lacking="no worker")
         return Alive(life, self._world.clock, since=instance.started, within=within, after="its start")
 
     def descriptors(self) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """A real NGINX in the foreground, reading the configuration that a test wrote or `reloader` rendered."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.servers.daemon import Daemon
@@ -46,12 +47,12 @@ class Nginx:
         """Return the command that checks `conf` (a path, or `{staged}/nginx.conf`) without starting anything."""
         return [*self._command(conf, pid_file="test.pid", directives=""), "-t"]
 
-    def start(self) -> None:
-        """Start the master and return when it has written its pid file, which it does when it serves."""
+    def start(self, *, through: Sequence[str | Path] = ()) -> None:
+        """Start the master, by a command that executes it where given, and return when it has written its pid file: then it serves."""
         pid_file = self._prefix / "nginx.pid"
         pid_file.unlink(missing_ok=True)
         command = self._command(str(self._conf), pid_file="nginx.pid", directives="daemon off;")
-        self._daemon.start(command, env=self.env, cwd=self._prefix, ready=lambda: pid_file.exists() and pid_file.read_text())
+        self._daemon.start([*through, *command], env=self.env, cwd=self._prefix, ready=lambda: pid_file.exists() and pid_file.read_text())
 
     def stop(self, *, kill: bool = False) -> None:
         """End the master and its workers, with SIGKILL if `kill`."""

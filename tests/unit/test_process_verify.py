@@ -20,7 +20,7 @@ from reloader.world.clock import Clock
 from reloader.world.processes import Child
 from tests.servers.nginx import HTTP_DEFAULTS, Nginx
 from tests.servers.ports import free_port
-from tests.targets.started import Starter, sidecar, starter, unique
+from tests.targets.started import Beside, Starter, sidecar, starter, unique
 from tests.waiting import eventually
 
 ALIVE = Verify(within=2.0)
@@ -50,6 +50,15 @@ def clock() -> Stepped:
 @pytest.fixture
 def world(clock: Stepped) -> World:
     return replace(sidecar(), clock=clock)
+
+
+class Listed(Beside):
+    """Shows the children that a test lists."""
+
+    listed: frozenset[Child] = frozenset()
+
+    def children(self, pid: int) -> frozenset[Child]:
+        return self.listed
 
 
 def decided(verification: Verification) -> Judgement:
@@ -183,6 +192,21 @@ class TestWorkers:
         assert SOONEST <= first < LATEST <= second
         assert last < LATEST + took
 
+    def test_workers_that_end_at_once_are_no_proof(self, start, world, clock):
+        """NGINX takes what its workers cannot work with, and its old ones end all the same."""
+        name, table = unique(), Listed()
+        start.target(name)
+        table.listed = frozenset([Child(pid=2, started=1.0)])
+        verification = reloaded(name, WORKERS, replace(world, processes=table))
+
+        table.listed |= {Child(pid=3, started=clock.now())}
+        assert verification.judge().verdict is Verdict.PENDING
+        table.listed = frozenset()
+        clock.later = 1
+        assert verification.judge().verdict is Verdict.PENDING
+        clock.later = 5
+        assert verification.judge().verdict is Verdict.REFUSED
+
     def test_a_start_is_confirmed_by_a_worker(self, start, world, clock):
         name = unique()
         start.target(name, "--workers", "1", expect="workers")
@@ -225,7 +249,7 @@ class TestProof:
     def test_new_ones_count_when_they_replace_none(self, before, old, new, proven):
         proof = Turnover().proof(children(*before), 10.0)
 
-        assert proof(children(*old) | children(*new, started=10.0)) is proven
+        assert bool(proof(children(*old) | children(*new, started=10.0))) is proven
 
     def test_what_an_earlier_reload_superseded_may_end_at_any_time(self):
         """As NGINX's old workers do when their last connection ends."""
@@ -238,6 +262,22 @@ class TestProof:
         assert not proof(children(3, started=10.0) | children(5, started=20.0))
         assert proof(children(3, 4, started=10.0) | children(5, started=20.0))
         assert proof(children(5, 6, started=20.0))
+
+    def test_what_somebody_elses_reload_superseded_just_now_may_end_at_any_time(self):
+        """Another pipeline may have asked the same NGINX 100 ms ago."""
+        before = children(1, started=5.0) | children(2, 3, started=9.9)
+        proof = Turnover().proof(before, 10.0)
+
+        assert proof(children(3, started=9.9) | children(4, 5, started=10.0))
+        assert not proof(children(3, started=9.9) | children(4, started=10.0))
+        assert proof(children(4, 5, started=10.0))
+
+    def test_what_is_older_than_the_others_for_long_is_a_worker_like_them(self):
+        before = children(1, started=1.0) | children(2, started=5.0)
+        proof = Turnover().proof(before, 10.0)
+
+        assert not proof(children(3, started=10.0))
+        assert not proof(children(2, started=5.0) | children(3, started=10.0))
 
     def test_one_that_took_a_pid_of_an_old_one_is_new(self):
         assert Turnover().proof(children(1), 10.0)(children(1, started=10.5))
