@@ -10,6 +10,10 @@ _WITH_WORKERS = ("nginx", "haproxy", "apache2", "httpd", "php-fpm", "gunicorn", 
 """Programs whose master puts new workers in the place of the old ones when it took a new configuration."""
 
 
+_WITH_A_REQUEST = {"prometheus": 9090, "alertmanager": 9093, "blackbox_exporter": 9115}
+"""Programs that say in answer to a request whether they took a new configuration, and the port that they usually have."""
+
+
 def advice(pipeline: Pipeline) -> Iterator[str]:
     """Yield what would prove more of the target; nothing where the operator chose a proof."""
     target = pipeline.target
@@ -19,6 +23,11 @@ def advice(pipeline: Pipeline) -> Iterator[str]:
     for program in _WITH_WORKERS:
         if match.name == program or _names(match.cmdline or "", program):
             yield f"{program}: verify {{workers: true}}; alive only notices a target that dies"
+    for program, port in _WITH_A_REQUEST.items():
+        if match.name == program or _names(match.cmdline or "", program):
+            enabled = " (it has to be started with --web.enable-lifecycle)" if program == "prometheus" else ""
+            target_instead = f"{{kind: http, url: 'http://localhost:{port}/-/reload'}}"
+            yield f"{program}: target {target_instead}; its answer says whether it took the set{enabled}, alive only notices a death"
 
 
 def _names(cmdline: str, program: str) -> bool:

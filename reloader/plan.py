@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from urllib.parse import urlsplit
 
 Class = TypeVar("Class", bound=type)
 
@@ -171,6 +172,57 @@ def parse_count(written: Any) -> int:
     return number
 
 
+def parse_url(written: Any) -> str:
+    """Return an address to ask.
+
+    Raises:
+        ValueError: it is none; what was written is not quoted, it may hold a password.
+
+    """
+    try:
+        parts = urlsplit(written) if isinstance(written, str) else None
+        whole = parts and parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        parts = whole = None
+    if not parts or not whole or re.search(r"\s", str(written)):
+        raise ValueError("expected an address such as http://localhost:8080/healthz")
+    if parts.username is not None or parts.fragment:
+        raise ValueError("expected an address such as http://localhost:8080/healthz, without a user and a fragment")
+    return str(written)
+
+
+def parse_status(written: Any) -> int:
+    """Return the status of an HTTP answer.
+
+    Raises:
+        ValueError: there is no such status.
+
+    """
+    if isinstance(written, bool) or not re.fullmatch("[1-5][0-9]{2}", str(written)):
+        raise ValueError("expected the status of an answer, such as 200")
+    return int(written)
+
+
+def parse_host_and_port(written: Any) -> str:
+    """Return the text if it is a `HOST:PORT`, or a `:PORT` of this Pod.
+
+    Raises:
+        ValueError: it is not.
+
+    """
+    if not isinstance(written, str) or not re.fullmatch(r"([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", written):
+        raise ValueError("expected a host and a port such as localhost:8080, or a port such as :8080")
+    if not 1 <= host_and_port(written)[1] <= 65535:  # noqa: PLR2004 - TCP's
+        raise ValueError("expected a port from 1 to 65535")
+    return written
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Return the two parts of a `HOST:PORT`; without a host it is this one."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]") or "localhost", int(port)
+
+
 @plain
 class MaxChange:
     """Refuses a set in which more than this share of the published lines changed or went."""
@@ -207,6 +259,9 @@ Signal = Annotated[int, Written(parse_signal)]
 Regex = Annotated[str, Written(parse_regex)]
 Whole = Annotated[int, Written(parse_whole)]
 Count = Annotated[int, Written(parse_count)]
+Url = Annotated[str, Written(parse_url)]
+Status = Annotated[int, Written(parse_status)]
+HostPort = Annotated[str, Written(parse_host_and_port)]
 Builtin = Annotated[str | MaxChange, Written(parse_builtin)]
 
 FailureMode = Literal["open", "closed"]
@@ -330,6 +385,11 @@ class Verify:
 
     alive: bool | None = None
     workers: bool | None = None
+    http: Url | None = None
+    status: Status = 200
+    body: Regex | None = None
+    json: Mapping[str, Any] | None = None
+    command: tuple[str, ...] | None = None
     within: Duration = 2.0
 
 

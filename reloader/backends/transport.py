@@ -10,22 +10,38 @@ from reloader.world.session import RedirectRefused, TooLarge
 
 def explain(error: requests.RequestException, section: str) -> tuple[FailureKind, str]:
     """Return what kind of failure an error is, and what happened with what mends it; `section` is where the server is configured."""
-    cause = _innermost(error)
+    told = what_happened(error)
     match error:
         case RedirectRefused():
-            return FailureKind.MISCONFIGURED, f"{error}; point {section}.address to the server that answers itself"
+            return FailureKind.MISCONFIGURED, f"{told}; point {section}.address to the server that answers itself"
         case TooLarge():
-            return FailureKind.MISCONFIGURED, f"{error}; read less of it"
+            return FailureKind.MISCONFIGURED, f"{told}; read less of it"
         case ValueError():  # requests says of a bad URL, scheme or header that it is one
-            return FailureKind.MISCONFIGURED, f"no request can be made; check that {section}.address is a http:// or https:// URL"
-        case requests.exceptions.SSLError() if not isinstance(cause, ssl.SSLEOFError | ConnectionError):
-            return (
-                FailureKind.MISCONFIGURED,
-                f"TLS failed: {_tls_reason(cause)}; check {section}.tls.* and {section}.address",
-            )
+            return FailureKind.MISCONFIGURED, f"{told}; check that {section}.address is a http:// or https:// URL"
+        case requests.exceptions.SSLError() if _is_about_tls(error):
+            return FailureKind.MISCONFIGURED, f"{told}; check {section}.tls.* and {section}.address"
         case requests.Timeout():
-            return FailureKind.UNREACHABLE, "no complete answer in time; check the server's load, and the network in between"
-    return FailureKind.UNREACHABLE, f"{_reason(cause)}; check that the server runs, and {section}.address"
+            return FailureKind.UNREACHABLE, f"{told}; check the server's load, and the network in between"
+    return FailureKind.UNREACHABLE, f"{told}; check that the server runs, and {section}.address"
+
+
+def what_happened(error: requests.RequestException) -> str:
+    """Return why there was no answer, without a mend; it quotes nothing that was sent or received."""
+    match error:
+        case RedirectRefused() | TooLarge():
+            return str(error)
+        case ValueError():
+            return "no request can be made"
+        case requests.exceptions.SSLError() if _is_about_tls(error):
+            return f"TLS failed: {_tls_reason(_innermost(error))}"
+        case requests.Timeout():
+            return "no complete answer in time"
+    return _reason(_innermost(error))
+
+
+def _is_about_tls(error: requests.exceptions.SSLError) -> bool:
+    """Return whether TLS itself failed, rather than the connection under it."""
+    return not isinstance(_innermost(error), ssl.SSLEOFError | ConnectionError)
 
 
 def _innermost(error: BaseException) -> BaseException:

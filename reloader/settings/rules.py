@@ -14,6 +14,7 @@ from reloader.render import RESERVED_NAMES
 from reloader.settings.model import Document
 from reloader.settings.tree import Loc, Problem, Tree
 
+_PROOFS = ("alive", "workers", "http", "command")
 _MAY_BE_EMPTY = ("content", "default", "prefix", "write")
 
 
@@ -31,7 +32,7 @@ def between_keys(document: Document, tree: Tree) -> Iterator[Problem]:
     yield from _settings(document, tree)
     yield from _ages(document, tree)
     yield from _durations(document)
-    yield from _verify(document)
+    yield from _verify(document, tree)
     yield from _listen(document)
     yield from _state(document)
 
@@ -143,18 +144,27 @@ def _durations(document: Document) -> Iterator[Problem]:
             yield loc, "expected a duration longer than 0s"
 
 
-def _verify(document: Document) -> Iterator[Problem]:
+def _verify(document: Document, tree: Tree) -> Iterator[Problem]:
     if document.target is None:
         return
     verify = document.target.verify
-    proofs = [name for name in ("alive", "workers") if getattr(verify, name) is not None]
+    proofs = [name for name in _PROOFS if getattr(verify, name) is not None]
     if len(proofs) > 1:
         yield ("target", "verify"), f"expected one proof, not {' and '.join(proofs)}"
     yield from (
-        (("target", "verify", name), "expected true; remove the key for no such proof") for name in proofs if not getattr(verify, name)
+        (("target", "verify", name), "expected true; remove the key for no such proof")
+        for name in ("alive", "workers")
+        if getattr(verify, name) is False
     )
     if verify.workers and document.target.kind != "process":
         yield ("target", "verify", "workers"), "expected only for a target of kind process"
+    if document.target.kind == "none" and (asked := [name for name in proofs if name in ("http", "command")]):
+        yield ("target", "verify", asked[0]), "expected only for a target that is told to reload, which kind none is not"
+    if verify.command == ():
+        yield ("target", "verify", "command"), "expected a program and its arguments, such as [pg_isready]"
+    if verify.http is None:
+        written = [name for name in ("status", "body", "json") if tree.has("target", "verify", name)]
+        yield from ((("target", "verify", name), "expected only beside http, whose answer it is about") for name in written)
 
 
 def _listen(document: Document) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Which process is meant: of all that match, the one at the top of its tree."""
+"""Which process is meant: of all that match, the one at the top of its tree; or each of these."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -34,6 +34,8 @@ class Match:
     pidfile: str | None = None
     """A file whose first line is its pid, as this process sees pids."""
     uid: int | None = None
+    all: bool = False
+    """Whether every process that matches is meant, rather than the only one."""
 
     def __str__(self) -> str:
         given = {"name": self.name, "cmdline": self.cmdline, "pidfile": self.pidfile, "uid": self.uid}
@@ -77,7 +79,7 @@ def masters(table: Mapping[int, Process], matches: frozenset[int], own: int) -> 
 
 
 class Finder:
-    """Looks for the one process that a match means."""
+    """Looks for what a match means: one process, or every one."""
 
     def __init__(self, match: Match, world: World) -> None:
         self._match = match
@@ -94,17 +96,28 @@ class Finder:
 
         """
         pid = self._pid_in_file()
-        table = {process.pid: process for process in self._processes.all()}
-        matches = frozenset(process.pid for process in table.values() if self._fits(process, pid))
-        found = masters(table, matches, self._processes.own)
+        table, found = self._masters(pid)
         if len(found) > 1:
             raise self._several(found)
         self._several_since = None
         if not found:
-            raise Held(Trouble.ABSENT, self._nobody(pid))
+            raise self._nobody(pid)
         if master := _executing_master(table, found[0]):
             raise Held(Trouble.NOT_READY, f"{described(master)}, above {described(found[0])}, is executing a program just now")
         return found[0]
+
+    def find_all(self) -> list[Process]:
+        """Return every process that is meant.
+
+        Raises:
+            Held: there is none, or that cannot be told.
+
+        """
+        pid = self._pid_in_file()
+        table, found = self._masters(pid)
+        if not found:
+            raise self._nobody(pid)
+        return [process for process in found if _executing_master(table, process) is None]
 
     def still(self, process: Process) -> bool:
         """Return whether a process that was found is still what the match says; while it executes a program, that cannot be told."""
@@ -114,6 +127,12 @@ class Finder:
             return self._fits(process, self._pid_in_file())
         except Held:
             return False
+
+    def _masters(self, pid: int | None) -> tuple[Mapping[int, Process], list[Process]]:
+        """Return all processes there are, and those that are meant."""
+        table = {process.pid: process for process in self._processes.all()}
+        matches = frozenset(process.pid for process in table.values() if self._fits(process, pid))
+        return table, masters(table, matches, self._processes.own)
 
     def _fits(self, process: Process, pid: int | None) -> bool:
         match = self._match
@@ -157,14 +176,16 @@ class Finder:
         listed = ", ".join(described(process) for process in found)
         if now < self._several_since + AMBIGUITY_LASTS:
             return Held(Trouble.NOT_READY, f"{len(found)} processes match {self._match}, waiting for all but one to end: {listed}")
-        return Held(Trouble.AMBIGUOUS, f"{len(found)} processes match {self._match}: {listed}; add another condition to target.match")
+        return Held(
+            Trouble.AMBIGUOUS, f"{len(found)} processes match {self._match}: {listed}; add another condition to target.match, or all: true"
+        )
 
-    def _nobody(self, pid: int | None) -> str:
-        if pid is not None:
-            return (
-                f"pid {pid}, which {self._match.pidfile} names, is not there, or did not write the file, or does not match: {self._match}"
-            )
-        return f"no process matches {self._match}; one in another container is seen only if the Pod has shareProcessNamespace: true"
+    def _nobody(self, pid: int | None) -> Held:
+        if pid is None:
+            mend = "one in another container is seen only if the Pod has shareProcessNamespace: true"
+            return Held(Trouble.ABSENT, f"no process matches {self._match}; {mend}")
+        named = f"pid {pid}, which {self._match.pidfile} names, is not there, or did not write the file, or does not match"
+        return Held(Trouble.ABSENT, f"{named}: {self._match}")
 
 
 def _ancestors(table: Mapping[int, Process], pid: int) -> Iterator[int]:

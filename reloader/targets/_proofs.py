@@ -42,6 +42,26 @@ class Life:
             self._processes.release(self.grip)
 
 
+def ended(life: Life, within: float, after: str) -> str:
+    """Return what a person is told of one that ended while it was looked at."""
+    return f"pid {life.grip.pid} ended within {within:g} s of {after}; its log may say why"
+
+
+def pace(passed: float) -> float:
+    """Return how long to wait for the next look, so many seconds after what is being proved."""
+    return min(LATEST, max(SOONEST, passed / 4))
+
+
+class Confirmed:
+    """What nobody has to prove."""
+
+    proves_completion = True
+
+    def judge(self) -> Judgement:
+        """Return that it is so."""
+        return Judgement(verdict=Verdict.CONFIRMED)
+
+
 class Alive:
     """It lives on for a while: all that is known of a program that says nothing."""
 
@@ -51,7 +71,7 @@ class Alive:
         self._life = life
         self._clock = clock
         self._until = since + within
-        self._ended = f"pid {life.grip.pid} ended within {within:g} s of {after}; its log may say why"
+        self._ended = ended(life, within, after)
 
     def judge(self) -> Judgement:
         """Return what is known now."""
@@ -78,7 +98,7 @@ class Workers:
         self._shown: frozenset[Child] = frozenset()
         self._since = world.clock.now()
         self._until = self._since + within
-        self._ended = f"pid {life.grip.pid} ended within {within:g} s of {after}; its log may say why"
+        self._ended = ended(life, within, after)
         self._lacking = f"pid {life.grip.pid} has {lacking} {within:g} s after {after}; its log may say why"
 
     def judge(self) -> Judgement:
@@ -92,8 +112,7 @@ class Workers:
             return Judgement(verdict=Verdict.CONFIRMED)
         if now >= self._until:
             return Judgement(verdict=Verdict.REFUSED, reason=self._lacking)
-        wait = min(LATEST, max(SOONEST, (now - self._since) / 4))
-        return Judgement(verdict=Verdict.PENDING, look_at=min(self._until, now + wait))
+        return Judgement(verdict=Verdict.PENDING, look_at=min(self._until, now + pace(now - self._since)))
 
 
 class Turnover:

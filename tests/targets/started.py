@@ -80,12 +80,12 @@ class Starter:
 
     def __init__(self, folder: Path, stops: contextlib.ExitStack) -> None:
         self._folder = folder
-        self._stops = stops
+        self.stops = stops
 
     def run(self, *command: str | Path, expect: str = "up") -> Started:
         """Start any command."""
         started = Started([str(word) for word in command], expect=expect)
-        self._stops.callback(started.stop)
+        self.stops.callback(started.stop)
         return started
 
     def interpreter(self, name: str) -> Path:

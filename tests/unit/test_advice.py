@@ -53,6 +53,15 @@ def test_who_chose_a_proof_gets_none(tmp_path: Path, proof: str) -> None:
     assert advised(tmp_path, f"{{match: {{name: nginx}}, verify: {{{proof}}}}}") == []
 
 
+def test_a_program_that_answers_whether_it_reloaded_is_asked_rather_than_signalled(tmp_path: Path) -> None:
+    """What is advised is a target that is accepted and advised no more."""
+    (line,) = advised(tmp_path, "{match: {name: prometheus}}")
+    target = line.partition("target ")[2].partition(";")[0]
+    assert target == "{kind: http, url: 'http://localhost:9090/-/reload'}"
+    assert "--web.enable-lifecycle" in line
+    assert advised(tmp_path, target) == []
+
+
 def test_a_target_of_another_kind_gets_none(tmp_path: Path) -> None:
     """It has no process to match."""
     assert advised(tmp_path, "{kind: none}") == []

@@ -62,7 +62,13 @@ volume:
   keep: 3
   files: {a: {template: /a, content: a, copy: a, decode: base64, mode: "0640", owner: a, group: a}}
   check: {command: [a], timeout: 1s, builtin: [keypair, {max_change: 50%}]}
-target: {kind: process, match: {name: a, cmdline: a, pidfile: /a, uid: 1}, signal: HUP, verify: {alive: true, workers: true, within: 1s}}
+target:
+  kind: process
+  match: {name: a, cmdline: a, pidfile: /a, uid: 1, all: true}
+  signal: HUP
+  min_uptime: 1s
+  ready: {http: 'http://a', tcp: 'a:1', file: /a}
+  verify: {alive: true, workers: true, http: 'http://a', status: 200, body: a, json: {a: a}, command: [a], within: 1s}
 timing: {settle: 1s, settle_max: 1s, min_interval: 1s, splay: 1s, resync: 1s}
 failure: {mode: open, startup_grace: 1s, max_staleness: 1s, when_closed: [not_ready]}
 server: {listen: "[::]:9533", details: all}

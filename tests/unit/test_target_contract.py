@@ -10,6 +10,7 @@ import pytest
 from reloader.plan import Verify
 from reloader.targets import KINDS, Held, Instance, Target, Trouble, Verdict, make
 from reloader.targets._find import Match
+from tests.servers.misbehaving import misbehaving
 from tests.targets.started import Starter, sidecar, starter, unique
 from tests.waiting import eventually
 
@@ -26,7 +27,21 @@ def none(_start: Starter) -> tuple[Any, None]:
     return KINDS.load("none").Settings(), None
 
 
-ENTRIES: dict[str, Callable[[Starter], tuple[Any, Callable[[], object] | None]]] = {"process": process, "none": none}
+def command(_start: Starter) -> tuple[Any, None]:
+    return KINDS.load("command").Settings(command=("true",)), None
+
+
+def http(start: Starter) -> tuple[Any, None]:
+    server = start.stops.enter_context(misbehaving(lambda exchange: exchange.answer("")))
+    return KINDS.load("http").Settings(url=server.address), None
+
+
+ENTRIES: dict[str, Callable[[Starter], tuple[Any, Callable[[], object] | None]]] = {
+    "process": process,
+    "none": none,
+    "command": command,
+    "http": http,
+}
 """For each kind: settings of a target that is there, and what ends it, if it can end."""
 
 
