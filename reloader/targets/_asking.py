@@ -64,6 +64,7 @@ class Requested:
         self._timeout = timeout
         self._proof = proof
         self._taken: Verification | None = None
+        self._unanswered = ""
         self._begin()
 
     @property
@@ -72,7 +73,7 @@ class Requested:
         return self._attempt is not None and self._attempt.answer is None
 
     def judge(self) -> Judgement:
-        """Return what is known now."""
+        """Return what is known now; what got no answer stays unknown until there is one."""
         if self._taken is None:
             if self._attempt is None:
                 self._begin()
@@ -89,10 +90,12 @@ class Requested:
         self._attempt: Attempt | None = Attempt(self._ask, self._timeout)
 
     def _waiting(self, now: float) -> Judgement:
-        if now < self._since + self._timeout + OVERDUE:
-            return Judgement(verdict=Verdict.PENDING, look_at=now + pace(now - self._since))
-        self.proves_completion = False
-        return Judgement(verdict=Verdict.UNKNOWN, reason=f"no answer within {self._timeout:g} s")
+        if now >= self._since + self._timeout + OVERDUE:
+            self.proves_completion = False
+            self._unanswered = f"no answer within {self._timeout:g} s"
+        if self._unanswered:
+            return Judgement(verdict=Verdict.UNKNOWN, reason=self._unanswered)
+        return Judgement(verdict=Verdict.PENDING, look_at=now + pace(now - self._since))
 
     def _judge(self, answer: Answer) -> Judgement:
         if answer.said is Said.NO:
@@ -103,4 +106,5 @@ class Requested:
             return self.judge()
         self._attempt = None
         self.proves_completion = False
+        self._unanswered = answer.reason
         return Judgement(verdict=Verdict.UNKNOWN, reason=answer.reason)

@@ -36,9 +36,10 @@ class Probed:
         self._again = 0.0
         self._no = ""
         self._nothing = ""
+        self._unanswered = ""
 
     def judge(self) -> Judgement:
-        """Return what is known now; newer content does not wait for one that gets no answer."""
+        """Return what is known now; what got no answer stays unknown until there is one, and newer content does not wait for it."""
         if self._life is not None and self._life.ended:
             return Judgement(verdict=Verdict.ENDED, reason=ended(self._life, self._within, self._after))
         now = self._clock.now()
@@ -50,6 +51,8 @@ class Probed:
             return self._over()
         if self._attempt is None and now >= self._again:
             self._attempt = Attempt(self._ask, self._since + self._within - now)
+        if self._unanswered:
+            return Judgement(verdict=Verdict.UNKNOWN, reason=self._unanswered)
         return Judgement(verdict=Verdict.PENDING, look_at=min(self._since + self._within, now + pace(now - self._since)))
 
     def _says_yes(self, now: float, after: float) -> bool:
@@ -60,6 +63,8 @@ class Probed:
         least, most = _PAUSE
         self._again = now + min(most, max(least, after / 4))
         if answer.said is Said.NO:
+            if self._unanswered:  # from its first answer on it has its whole time
+                self._since, self._unanswered = now, ""
             self._no = answer.reason
         elif answer.said is Said.NOTHING:
             self._nothing = answer.reason
@@ -71,4 +76,5 @@ class Probed:
             return Judgement(verdict=Verdict.REFUSED, reason=f"{self._no}, {self._within:g} s after {self._after}")
         self.proves_completion = False
         self._since = None
-        return Judgement(verdict=Verdict.UNKNOWN, reason=self._nothing or f"no answer within {self._within:g} s")
+        self._unanswered = self._nothing or f"no answer within {self._within:g} s"
+        return Judgement(verdict=Verdict.UNKNOWN, reason=self._unanswered)

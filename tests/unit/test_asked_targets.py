@@ -101,9 +101,9 @@ class TestRequest:
         with misbehaving(ok) as server:
             requested_there = reloaded(requested(server.address))
             verification._ask = requested_there._ask
-            assert verification.judge().verdict is Verdict.PENDING
+            assert verification.judge().verdict is Verdict.UNKNOWN, "until there is an answer"
             assert verification.proves_completion
-            assert decided(verification).verdict is Verdict.CONFIRMED
+            assert eventually(lambda: verification.judge().verdict is Verdict.CONFIRMED)
 
     def test_without_an_answer_it_is_asked_again_for_nothing_else_can_confirm_it(self, server):
         server.behave = cut
@@ -112,7 +112,7 @@ class TestRequest:
 
         server.behave = ok
 
-        assert decided(verification).verdict is Verdict.CONFIRMED
+        assert eventually(lambda: verification.judge().verdict is Verdict.CONFIRMED)
         assert len(server.exchanges) == 2
 
     def test_without_an_answer_a_proof_is_asked_rather_than_the_reload_again(self, server):
@@ -167,7 +167,7 @@ class TestCommand:
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
 
-        assert decided(verification).verdict is Verdict.CONFIRMED
+        assert eventually(lambda: verification.judge().verdict is Verdict.CONFIRMED)
 
     def test_one_that_does_not_end_is_killed_with_all_that_it_started(self, tmp_path):
         pids = tmp_path / "pids"
@@ -252,6 +252,18 @@ class TestProof:
         server.behave = ok
 
         assert eventually(lambda: verification.judge().verdict is Verdict.CONFIRMED)
+
+    def test_it_stays_unknown_until_there_is_an_answer_which_may_then_be_wrong_for_a_while(self, server):
+        server.behave = cut
+        verification = self.proved(http=server.address, within=0.2)
+        assert decided(verification).verdict is Verdict.UNKNOWN
+        assert verification.judge().verdict is Verdict.UNKNOWN
+
+        server.behave = failing
+
+        seen = eventually(lambda: (seen := verification.judge().verdict) is not Verdict.UNKNOWN and seen, every=0.005)
+        assert seen is Verdict.PENDING
+        assert eventually(lambda: verification.judge().verdict is Verdict.REFUSED)
 
     def test_a_wrong_answer_counts_even_if_none_comes_later(self, server, clock):
         def once(exchange: Exchange) -> None:
