@@ -12,11 +12,13 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
-from reloader import __version__, logs, settings
+from reloader import __version__, by_hand, control, logs, settings
 from reloader.advice import advice
 from reloader.plan import Pipeline, Plan, signal_name
+from reloader.state import state_directory
 from reloader.supervisor import Supervisor, once
 from reloader.volume import VolumeLocked
+from reloader.volume.wish import NotPossible, Wish
 from reloader.world import World
 
 DONE, FAILED, MISCONFIGURED, LOCKED = 0, 1, 2, 3
@@ -70,22 +72,52 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    address = options.address or _status_address(_plan(options)[0].server.listen)
-    if address is None:
-        print("reloader: server.listen is off, so nothing can be asked; give it an address", file=sys.stderr)
-        return FAILED
-    try:
-        with build_opener(ProxyHandler({})).open(f"http://{address}/status", timeout=5) as answer:
-            document = json.load(answer)
-    except HTTPError as error:
-        print(f"reloader: {address} answered {error.code}: {error.read().decode().strip()}", file=sys.stderr)
-        return FAILED
-    except (URLError, OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        print(f"reloader: nothing answers on {address} ({reason}); is `reloader run` up, and server.listen not off?", file=sys.stderr)
+    plan = None if options.address else _plan(options)[0]
+    document = _status_by_socket(plan) if plan else None
+    if document is None:
+        document = _status_by_http(options.address or _status_address(plan.server.listen if plan else "off"))
+    if document is None:
         return FAILED
     print(json.dumps(document, indent=1) if options.json else "\n".join(_table(document)))
     return DONE if document["ready"] else FAILED
+
+
+def _status_by_socket(plan: Plan) -> Mapping[str, Any] | None:
+    """Return the document from the control socket, or None where nobody listens or may be asked there."""
+    directory = state_directory(plan.state)
+    try:
+        answer = control.ask(directory, {"do": "status"}) if directory else None
+    except control.Unreachable:
+        return None
+    return answer.get("status") if answer else None
+
+
+def _status_by_http(address: str | None) -> Mapping[str, Any] | None:
+    """Return the document from the endpoint; None, and why on stderr, where it cannot be had."""
+    if address is None:
+        print("reloader: server.listen is off, so nothing can be asked; give it an address, or set state.path", file=sys.stderr)
+        return None
+    try:
+        with build_opener(ProxyHandler({})).open(f"http://{address}/status", timeout=5) as answer:
+            return dict(json.load(answer))
+    except HTTPError as error:
+        print(f"reloader: {address} answered {error.code}: {error.read().decode().strip()}", file=sys.stderr)
+    except (URLError, OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        print(f"reloader: nothing answers on {address} ({reason}); is `reloader run` up, and server.listen not off?", file=sys.stderr)
+    return None
+
+
+def _by_hand(options: argparse.Namespace) -> int:
+    asked = Wish(act=options.act, generation=getattr(options, "generation", None))
+    try:
+        answer = by_hand.do(_plan(options)[0], options.pipeline, asked, World())
+    except NotPossible as reason:
+        print(f"reloader: {reason}", file=sys.stderr)
+        return FAILED
+    for line in answer["said"]:
+        print(line if answer["done"] else f"reloader: {line}", file=sys.stdout if answer["done"] else sys.stderr)
+    return DONE if answer["done"] else FAILED
 
 
 def _demo(_options: argparse.Namespace) -> int:
@@ -146,6 +178,7 @@ def _table(document: Mapping[str, Any]) -> list[str]:
         target = pipeline["target"]
         lines.append(f"  target   {target['kind']}{' pid ' + str(target['pid']) if target['pid'] else ''}")
         lines += [f"  {label:<8} {pipeline[label]}" for label in ("owed", "rejected") if pipeline[label]]
+        lines += [f"  held     generation {pipeline['held']}, by hand, until `reloader resume`"] if pipeline["held"] else []
         lines += [f"  because  {reason}" for reason in pipeline["reasons"]]
     lines += [f"configuration refused: {mistake}" for mistake in document["configuration"]["mistakes"]]
     return lines
@@ -170,6 +203,12 @@ def _parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", _status, "what the running one knows")
     status.add_argument("--json", action="store_true", help="the whole document")
     status.add_argument("--address", metavar="HOST:PORT", help="where it listens (default: as configured)")
+    back = _command(commands, "rollback", _by_hand, "put an earlier generation back, and hold it", configured_by="--config")
+    back.add_argument("generation", nargs="?", type=int, metavar="GENERATION", help="which (default: the newest that was confirmed before)")
+    on = _command(commands, "resume", _by_hand, "let go of what is held, and try what was refused again", configured_by="--config")
+    for each, act in ((back, "rollback"), (on, "resume")):
+        each.set_defaults(act=act)
+        each.add_argument("--pipeline", metavar="NAME", help="which, where there are several")
     commands.add_parser("demo", help="a real change travelling to a real process on this machine").set_defaults(command=_demo)
     for each in (run, first):
         each.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
@@ -178,10 +217,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, command: Any, text: str, configured_by: str = "files") -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(command=command, listen=None, log_level=None, log_format=None)
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a configuration file; one pipeline each")
+    if configured_by == "files":
+        parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a configuration file; one pipeline each")
+    else:
+        parser.add_argument(configured_by, dest="files", action="append", default=[], type=Path, metavar="FILE", help="as for run")
     parser.add_argument("--watch", action="append", default=[], metavar="DIR", help="no file: watch this mounted directory")
     parser.add_argument("--process", default="", metavar="NAME", help="no file: the process to signal")
     parser.add_argument("--signal", metavar="SIGNAL", help="no file: the signal, HUP unless told otherwise")

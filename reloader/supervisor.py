@@ -1,9 +1,11 @@
 """Starts, watches and stops every thread; takes a new plan by comparing it with the old one, so that what is equal keeps running."""
 
+import errno
 import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +14,12 @@ from types import FrameType
 from reloader import __version__, sources, targets
 from reloader.backends import Backends
 from reloader.backends.directory import Scan
+from reloader.control import Control, Desk
 from reloader.mask import masked_diff
 from reloader.pipeline import Parts, Pipeline
 from reloader.pipeline.content import mask_of
 from reloader.pipeline.facts import why_not
-from reloader.pipeline.intake import Intake
+from reloader.pipeline.intake import Intake, Waking
 from reloader.pipeline.stages import StageFailed
 from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import BackendPlan, Directory, Pipeline as PipelinePlan, Plan
@@ -25,7 +28,8 @@ from reloader.server import Endpoints, Server
 from reloader.snapshot import Mailbox
 from reloader.state import record_home, state_directory
 from reloader.status import Metrics, Status
-from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked
+from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked, wish
+from reloader.volume.layout import HOME
 from reloader.world import World
 
 log = logging.getLogger("reloader")
@@ -83,6 +87,14 @@ class Running:
             directory = Directory(path=path)
             self._acquired.append(directory)
             self._cancels.append(self._backends.acquire(directory).watch(Scan(), self._intake, path))
+        if self.plan.volume is not None:
+            self._await_wishes(str(Path(self.plan.volume.path).absolute() / HOME))
+
+    def _await_wishes(self, home: str) -> None:
+        """Wake the pipeline when a wish is left; what it says, the pipeline reads itself."""
+        directory = Directory(path=home)
+        self._acquired.append(directory)
+        self._cancels.append(self._backends.acquire(directory).watch(Scan(names=frozenset({wish.NAME})), Waking(self.mailbox), home))
 
     def start(self) -> None:
         """Begin to read and to run."""
@@ -123,7 +135,10 @@ class Supervisor:
             Server(plan.server, Endpoints(self.status, self.metrics, plan.server.details)) if plan.server.listen != "off" else None
         )
         self._running: dict[str, Running] = {}
+        self._control = Control(self._shared.state, Desk(self.status, self._by_hand).answer) if self._shared.state else None
         self._own = _Own(files)
+        self._lock = threading.Lock()
+        """Who is asked through the control socket, is not taken away meanwhile."""
         self._stopping = self._asked = False
 
     def run(self) -> None:
@@ -143,6 +158,7 @@ class Supervisor:
             running.start()
         if self._server is not None:
             self._server.start()
+        self._open_control()
         self._own.watch(self._backends)
         log.info("running", extra={"fields": {"version": __version__, "pipelines": ",".join(opened)}})
         while not self._stopping:
@@ -155,7 +171,10 @@ class Supervisor:
     def _attend(self) -> None:
         """Do what was asked for: by SIGHUP a look at everything, by a change on the disk a look at the own configuration."""
         asked, self._asked = self._asked, False
+        self._open_control()
         if asked:
+            for running in self._running.values():
+                running.pipeline.retry()
             self._backends.look()
         if (self._own.changed() or asked) and not self._stopping:
             self._reload_configuration()
@@ -200,9 +219,11 @@ class Supervisor:
             with suppress(VolumeLocked):  # what runs already runs on; the pipeline says so and tries again
                 new.pipeline.open()
             new.start()
-            self._running[plan.name] = new
+            with self._lock:
+                self._running[plan.name] = new
         elif old is not None:
-            del self._running[old.plan.name]
+            with self._lock:
+                del self._running[old.plan.name]
             self.status.drop(old.plan.name)
         if old is not None:
             old.forget()
@@ -210,7 +231,29 @@ class Supervisor:
     def _made(self, plan: PipelinePlan) -> Running:
         return Running(plan, self._shared)
 
+    def _open_control(self) -> None:
+        """Listen on the control socket; without it all else runs on, and it is tried again with every look."""
+        if self._control is None or self._control.is_open:
+            return
+        try:
+            self._control.open()
+        except OSError as error:
+            reason = "another reloader listens there" if error.errno == errno.EADDRINUSE else error.strerror
+            log.warning("no control socket", extra={"fields": {"path": str(self._shared.state), "reason": reason}})
+
+    def _by_hand(self, name: str | None, asked: wish.Wish) -> Mapping[str, "Future[str]"]:
+        """Ask a pipeline, or each where that is meant; called by the threads of the control socket."""
+        with self._lock:
+            known = self._running
+            if name is not None and name not in known:
+                raise wish.NotPossible(f"there is no pipeline {name}; there are {', '.join(known)}")
+            if name is None and asked.act == "rollback" and len(known) > 1:
+                raise wish.NotPossible(f"which of them? --pipeline {', '.join(known)}")
+            return {each: known[each].pipeline.ask(asked) for each in ([name] if name is not None else known)}
+
     def _leave(self) -> None:
+        if self._control is not None:
+            self._control.close()
         for running in self._running.values():
             running.pipeline.stop()
         deadline = self._world.clock.now() + LEAVE

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
@@ -10,6 +11,7 @@ from reloader.check import CheckErrored, CheckRefused
 from reloader.pipeline.content import Content
 from reloader.pipeline.delivery import Delivery, Refusal
 from reloader.pipeline.facts import Freshness, View, facts, report
+from reloader.pipeline.hand import Hand
 from reloader.pipeline.stages import StageFailed, Stages
 from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import Pipeline as Plan
@@ -19,6 +21,7 @@ from reloader.snapshot import Mailbox, Snapshot
 from reloader.status import Metrics, PipelineReport, Status
 from reloader.targets import Held, Instance, Target
 from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked
+from reloader.volume.wish import Wish
 from reloader.world import World
 
 log = logging.getLogger("reloader")
@@ -54,6 +57,7 @@ class Pipeline:
         self._plan, self._mailbox, self._volume, self._clock = parts.plan, parts.mailbox, parts.volume, parts.world.clock
         stages = Stages(parts.plan.name, parts.metrics, parts.world.clock, EXPECTED)
         self.content = Content(parts.plan, parts.volume, stages, parts.metrics, parts.world)
+        self.hand = Hand(parts.plan.name, parts.volume, self.content, parts.world)
         self.delivery = Delivery(parts.plan, parts.target, parts.volume, stages, parts.metrics, parts.world)
         self._settled_with: tuple[int, tuple[Instance, ...]] = (0, ())
         self._stages = stages
@@ -84,6 +88,17 @@ class Pipeline:
         self._stopping = True
         self._mailbox.nudge()
 
+    def ask(self, wish: Wish) -> "Future[str]":
+        """Have something done by hand; the answer tells a person what was, or is NotPossible."""
+        answer = self.hand.ask(wish)
+        self._mailbox.nudge()
+        return answer
+
+    def retry(self) -> None:
+        """Have refused content tried again."""
+        self.hand.retry()
+        self._mailbox.nudge()
+
     def run(self) -> None:
         """Run cycles until `stop`."""
         self._parts.turnstile.enter(self._plan.name)
@@ -98,11 +113,16 @@ class Pipeline:
         """Publish what the sources say now, waiting for them for `startup_grace`; return whether what is published may be relied on."""
         while not self._over():
             snapshot = self._mailbox.take()
-            if self._opened and self.content.converge(snapshot, last_reload=None):
+            if self._opened and self._publish(snapshot):
                 break
             self._mailbox.wait(UNSETTLED_LOOK)
         refused = self.content.rejected or self.content.unwritable
         return self.report().ready and self._volume.published is not None and refused is None
+
+    def _publish(self, snapshot: Snapshot) -> bool:
+        """Publish what a person or the snapshot asks for; return whether that was done."""
+        self.hand.obey()
+        return self._volume.record.rolled_back is not None or self.content.converge(snapshot, last_reload=None)
 
     def await_snapshot(self) -> Snapshot:
         """Return what the sources say once each has said something, or what there is when `startup_grace` is over."""
@@ -118,6 +138,7 @@ class Pipeline:
         self._parts.turnstile.leave(self._plan.name)
         self._parts.target.close()
         self._volume.close()
+        self.hand.turn_down("the pipeline ends; ask again")
 
     def cycle(self) -> float:
         """Make the volume match the snapshot, then the target match the volume; return when to look again."""
@@ -125,6 +146,10 @@ class Pipeline:
         if not self._has_turn():
             self.report()
             return min(self._resync_at, self._clock.now() + UNSETTLED_LOOK)
+        if self._ready_to_publish():
+            self.hand.obey()
+        elif not self._opened:
+            self.hand.turn_down("its volume cannot be used now; `reloader status` tells why")
         if self._ready_to_publish() and self.content.converge(snapshot, last_reload=self._last_reload()):
             self._mailbox.taken(snapshot)
         if self._opened:

@@ -1,6 +1,6 @@
 """Makes the volume match the snapshot: render, check, one rename. What is refused stays where it came from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
@@ -120,6 +120,18 @@ class Content:
             return False
         return self._republish(self._volume)
 
+    def put_back(self, volume: Volume, number: int) -> None:
+        """Let readers see an earlier generation again, because a person asked for it.
+
+        Raises:
+            StageFailed: the volume cannot be written.
+
+        """
+        with self._stages.stage("rollback", number):
+            volume.publish(number)
+        self.unwritable = None
+        self._metrics.count("rollbacks", self._plan.name)
+
     def preview(self, snapshot: Snapshot) -> Rendered:
         """Return the set that the snapshot asks for, with the published `generation` in it: another name of it is no change.
 
@@ -186,6 +198,8 @@ class Content:
         target = volume.rollback_target()
         if target is None and volume.last_confirmed is not None:
             return False
+        if volume.record.rolled_back is not None:  # the target refused what a person held; before the publish, so that a crash keeps it
+            volume.note_record(replace(volume.record, rolled_back=target))
         with self._stages.stage("rollback", target or 0):
             if target is None:
                 volume.withdraw()

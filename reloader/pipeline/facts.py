@@ -103,6 +103,7 @@ def report(view: View, verdict: Verdict) -> PipelineReport:
         desired=view.volume.next_number() if waiting or published is None else number,
         published=number,
         confirmed=number if confirmed else view.volume.last_confirmed or 0,
+        held=view.volume.record.rolled_back,
         published_at=published.wall if published else None,
         owed=None if confirmed or published is None else f"{delivery.state}: {delivery.reason}" if delivery.reason else delivery.state,
         rejected=f"{wanted.stage}: {wanted.reason}" if wanted else None,

@@ -87,3 +87,14 @@ def _parse(parse: Callable[[str], Any], text: Value, what: str) -> Value:
         return parse(text)
     except (ValueError, yaml.YAMLError):
         raise ValueError(what) from None
+
+
+class Waking:
+    """An inbox that only wakes."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    def put(self, _outcomes: Mapping[str, Outcome]) -> None:
+        """Wake the pipeline."""
+        self._mailbox.nudge()

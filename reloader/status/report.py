@@ -55,6 +55,8 @@ class PipelineReport:
     desired: int = 0
     published: int = 0
     confirmed: int = 0
+    held: int | None = None
+    """The generation that a person put back, and holds."""
     published_at: float | None = None
     """Wall clock."""
     owed: str | None = None
@@ -127,6 +129,7 @@ def _pipeline(report: PipelineReport, now: float, wall: float) -> dict[str, Any]
         "closed": report.closed,
         "reasons": list(report.reasons),
         "generations": {"desired": report.desired, "published": report.published, "confirmed": report.confirmed},
+        "held": report.held,
         "published_at": report.published_at,
         "owed": report.owed,
         "rejected": report.rejected,

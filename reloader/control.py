@@ -1,0 +1,210 @@
+"""The control socket: who runs as the same user, or as root, asks the running one; one JSON line for one JSON line."""
+
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from reloader import __version__
+from reloader.status import Status, document
+from reloader.volume.wish import NotPossible, Wish
+
+log = logging.getLogger("reloader")
+
+NAME = "control.sock"
+LARGEST_REQUEST, LARGEST_ANSWER = 4096, 16 * 1024 * 1024
+REQUEST_LIMIT = 2.0
+"""How many seconds a client has to say what it wants, and to take the answer."""
+ANSWER_LIMIT = 15.0
+"""How many seconds a pipeline has to do what was asked, until the client is told that it is not done yet."""
+CONNECTIONS = 4
+"""How many are served at once; one more is told to come again."""
+
+Answer = Mapping[str, Any]
+
+
+class Unreachable(Exception):
+    """There is a socket, and it cannot be asked; the message says why."""
+
+
+class Desk:
+    """Answers requests: `{"do": "status"}`, `{"do": "rollback" | "resume", "pipeline": NAME | null, "generation": N | null}`."""
+
+    def __init__(self, status: Status, ask: Callable[[str | None, Wish], Mapping[str, "Future[str]"]]) -> None:
+        self._status = status
+        self._ask = ask
+
+    def answer(self, request: Any) -> Answer:
+        """Return `{"done": ..., "said": [...]}`, for status with the document as `status`."""
+        act, pipeline, generation = (request.get(key) if isinstance(request, dict) else None for key in ("do", "pipeline", "generation"))
+        if act == "status":
+            return {"done": True, "said": [], "status": document(self._status, __version__)}
+        right = isinstance(pipeline, str | None) and (generation is None or type(generation) is int)
+        if act not in ("rollback", "resume") or not right:
+            return _no("it is not understood; this may be another version of reloader")
+        try:
+            asked = self._ask(pipeline, Wish(act=act, generation=generation))
+        except NotPossible as reason:
+            return _no(str(reason))
+        done, said = zip(*(_outcome(name, future) for name, future in asked.items()), strict=True)
+        return {"done": all(done), "said": list(said)}
+
+
+def _no(reason: str) -> Answer:
+    return {"done": False, "said": [reason]}
+
+
+def _outcome(name: str, future: "Future[str]") -> tuple[bool, str]:
+    try:
+        return True, f"{name}: {future.result(ANSWER_LIMIT)}"
+    except NotPossible as reason:
+        return False, f"{name}: {reason}"
+    except TimeoutError:
+        return False, f"{name}: not done yet, it is done after what the pipeline is at; `reloader status` tells"
+
+
+class Control:
+    """Listens on `control.sock` in a directory until it is closed."""
+
+    def __init__(self, directory: Path, answer: Callable[[Any], Answer]) -> None:
+        self._directory = directory
+        self._answer = answer
+        self._socket: socket.socket | None = None
+        self._slots = threading.BoundedSemaphore(CONNECTIONS)
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it listens."""
+        return self._socket is not None
+
+    def open(self) -> None:
+        """Listen, in the place of a socket that a crash left.
+
+        Raises:
+            OSError: it cannot be made; EADDRINUSE where another process listens there.
+
+        """
+        if not self._directory.is_dir():
+            self._directory.mkdir(0o700, parents=True)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            os.fchmod(listening.fileno(), 0o600)  # Linux gives the file the mode of its socket, so it is never open to others
+            with _short(self._directory) as path:
+                _remove_stale(path)
+                listening.bind(path)
+            listening.listen(CONNECTIONS)
+        except BaseException:
+            listening.close()
+            raise
+        self._socket = listening
+        threading.Thread(target=self._serve, args=(listening,), name="control", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        listening, self._socket = self._socket, None
+        if listening is not None:
+            with suppress(OSError):
+                (self._directory / NAME).unlink()
+            listening.shutdown(socket.SHUT_RDWR)
+            listening.close()
+
+    def _serve(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                if self._socket is None:
+                    return
+                continue
+            if self._slots.acquire(blocking=False):
+                threading.Thread(target=self._handle, args=(connection,), name="control", daemon=True).start()
+            else:
+                with closing(connection), suppress(OSError):
+                    connection.setblocking(False)
+                    connection.sendall(_line(_no("too many ask at once; ask again")))
+
+    def _handle(self, connection: socket.socket) -> None:
+        try:
+            with closing(connection), suppress(OSError):
+                connection.settimeout(REQUEST_LIMIT)
+                request, refusal = _request(connection), _refusal(connection)
+                answer = _no(refusal) if refusal else self._answer(request)
+                connection.sendall(_line(answer))
+        except Exception as error:
+            log.exception("request failed: %s", type(error).__name__)
+        finally:
+            self._slots.release()
+
+
+def _refusal(connection: socket.socket) -> str:
+    """Return why this client may not ask: by the kernel's word, whatever the mode of the file."""
+    uid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[1]
+    own = os.geteuid()
+    return "" if uid in (0, own) else f"uid {uid} may not; run as uid {own}, which reloader runs as, or as root"
+
+
+def _request(connection: socket.socket) -> Any:
+    """Return what the client wants; None for what is too long or no JSON."""
+    with connection.makefile("rb") as stream:
+        line = stream.readline(LARGEST_REQUEST)
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _line(answer: Answer) -> bytes:
+    return json.dumps(answer).encode() + b"\n"
+
+
+@contextmanager
+def _short(directory: Path) -> Iterator[str]:
+    """Yield a path to the socket that is short however deep the directory is: the kernel takes 107 bytes."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{NAME}"
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.settimeout(REQUEST_LIMIT)
+        try:
+            other.connect(path)
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+
+
+def ask(directory: Path, request: Mapping[str, Any]) -> Answer | None:
+    """Return what the reloader that listens in this directory answers, or None where none does.
+
+    Raises:
+        Unreachable: one listens, and cannot be asked.
+
+    """
+    path = directory / NAME
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ANSWER_LIMIT + 2 * REQUEST_LIMIT)
+        try:
+            with _short(directory) as short:
+                connection.connect(short)
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            with connection.makefile("rb") as stream:
+                answer = json.loads(stream.readline(LARGEST_ANSWER))
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            return None
+        except PermissionError:
+            raise Unreachable(f"{path}: uid {os.geteuid()} may not; run as the user that reloader runs as, or as root") from None
+        except (OSError, ValueError) as error:
+            raise Unreachable(f"{path}: no answer ({error}); is reloader stuck? ask its /healthz") from None
+    return dict(answer)
