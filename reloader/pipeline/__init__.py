@@ -111,6 +111,7 @@ class Pipeline:
 
     def publish_once(self) -> bool:
         """Publish what the sources say now, waiting for them for `startup_grace`; return whether what is published may be relied on."""
+        self.content.retry_refused()  # somebody asks for it
         while not self._over():
             snapshot = self._mailbox.take()
             if self._opened and self._publish(snapshot):

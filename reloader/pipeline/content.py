@@ -45,7 +45,7 @@ class Content:
         self._making = Making(plan, volume)
         self._checker = _checker(plan.volume, world)
         self._holding = Holding()
-        self._refusals = Refusals(volume, plan.failure.retry_refused, world)
+        self._refusals = Refusals(volume, plan.failure.retry_refused, (plan.volume and plan.volume.check, plan.target), world)
         self._pace = Pace(settle=plan.timing.settle, settle_max=plan.timing.settle_max, min_interval=plan.timing.min_interval)
         self._candidate = ""
         self._failures = 0

@@ -1,5 +1,6 @@
 """Refused content is remembered, so that it is not tried again at every look; after a while, and when somebody asks, it is."""
 
+from hashlib import sha256
 from math import inf
 
 from reloader.record import Refusal
@@ -12,26 +13,28 @@ SHORTEST, LONGEST = 1.0, 3600.0
 
 
 class Refusals:
-    """The refused sets of one volume, by fingerprint; kept in its record."""
+    """The refused sets of one volume, by fingerprint and by the rules that they did not pass; kept in its record."""
 
-    def __init__(self, volume: Volume | Mounted, first: float, world: World) -> None:
+    def __init__(self, volume: Volume | Mounted, first: float, rules: object, world: World) -> None:
         self._volume = volume
+        # Content that other rules refused may pass these; what they are is told apart by their text, which shows no secret.
+        self._rules = sha256(repr(rules).encode()).hexdigest()[:16]
         self._backoff = None if first == inf else Backoff(base=first, cap=max(LONGEST, first))
         self._world = world
         self._again = False
 
     def note(self, fingerprint: str, stage: str) -> float:
         """Remember a refusal; return when the content is tried again, on the boot clock."""
-        before = self._volume.record.refused.get(fingerprint)
+        before = self._volume.record.refused.get(self._key(fingerprint))
         failures = before.failures + 1 if before else 1
         delay = inf if self._backoff is None else self._delay(self._backoff, failures)
         retry = None if delay == inf else self._world.clock.wall() + delay
-        self._volume.note_record(self._volume.record.refuse(fingerprint, Refusal(stage=stage, failures=failures, retry=retry)))
+        self._volume.note_record(self._volume.record.refuse(self._key(fingerprint), Refusal(stage=stage, failures=failures, retry=retry)))
         return self._world.clock.now() + delay
 
     def waits(self, fingerprint: str) -> float | None:
         """Return when this content is tried again, on the boot clock, if it was refused and it is not time yet."""
-        known = self._volume.record.refused.get(fingerprint)
+        known = self._volume.record.refused.get(self._key(fingerprint))
         if known is None:
             return None
         wait = inf if known.retry is None else known.retry - self._world.clock.wall()
@@ -39,7 +42,7 @@ class Refusals:
 
     def accept(self, fingerprint: str) -> None:
         """Forget a refusal: the content is good after all."""
-        self._volume.note_record(self._volume.record.accept(fingerprint))
+        self._volume.note_record(self._volume.record.accept(self._key(fingerprint)))
 
     def retry_all(self) -> None:
         """Let everything be tried again now."""
@@ -47,6 +50,9 @@ class Refusals:
         for fingerprint, known in record.refused.items():
             record = record.refuse(fingerprint, Refusal(stage=known.stage, failures=known.failures, retry=0.0))
         self._volume.note_record(record)
+
+    def _key(self, fingerprint: str) -> str:
+        return f"{fingerprint}/{self._rules}"
 
     def _delay(self, backoff: Backoff, failures: int) -> float:
         """Return a wait that is a tenth shorter or longer than `first`, doubled with every refusal."""

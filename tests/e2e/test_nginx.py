@@ -182,6 +182,7 @@ def test_every_change_of_every_source_is_served_under_load(tmp_path, openbao, co
         published = sidecar.pipeline()["generations"]["published"]
         hups = server.error_log.read_text().count("signal 1 (SIGHUP) received")
 
+        assert not [line for line in sidecar.lines() if line.get("outcome") == "failed"]
         assert summary["failures"] == []
         assert summary["mismatches"] == []
         assert summary["requests"] > 100

@@ -161,7 +161,7 @@ def test_the_first_publish_of_all_is_withdrawn_when_it_is_refused(pod):
     pod.sidecar.start()
     eventually(lambda: pod.refusals() == 1, what="the refusal")
     eventually(lambda: pod.published() is None, what="the withdrawal")
-    assert not pod.sidecar.ready()
+    eventually(lambda: not pod.sidecar.ready(), what="it not to be ready")
     assert not (pod.live / "app.conf").exists()
 
     pod.set(routes="good-2")
