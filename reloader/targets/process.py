@@ -183,14 +183,14 @@ class Target:
         if not masks.catches(self._signal):
             fate = "the kernel would drop it" if taken.instance.pid == 1 else "would end by it"
             self._hold(Trouble.NOT_READY, f"{who} has no handler for {name} yet and {fate}")
-        self._check_age(taken, masks.proves_nothing)
+        self._check_age(taken, masks.proves_nothing(self._signal))
         if taken.readiness is not None and (lacking := taken.readiness.lacking()):
             raise Held(Trouble.NOT_READY, f"{who} is not ready for {name}: {lacking}")
 
     def _check_age(self, taken: _Taken, proves_nothing: bool) -> None:
         age, least, why = self._world.clock.now() - taken.instance.started, self._settings.min_uptime, "target.min_uptime says so"
         if proves_nothing and taken.readiness is None and least < MIN_UPTIME:
-            least, why = MIN_UPTIME, "it has a runtime that catches every signal; a target.ready probe tells sooner"
+            least, why = MIN_UPTIME, "it catches or blocks every signal, which proves nothing; a target.ready probe tells sooner"
         if age < least:
             self._hold(Trouble.NOT_READY, f"{taken.who} gets no {self._signal_name} until it is {least:g} s old: {why}")
 

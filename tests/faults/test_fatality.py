@@ -1,5 +1,6 @@
 """Never fatal: programs that install their handler late are asked right at their start, and none dies of it."""
 
+import contextlib
 import os
 import random
 import re
@@ -114,7 +115,8 @@ class Late:
 
     def stop(self) -> None:
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
 
@@ -169,3 +171,21 @@ def test_a_program_whose_handler_comes_late_is_asked_once_and_lives(house, tmp_p
         assert {late.name: late.signals() for late in house.lates} == {late.name: 1 for late in house.lates}
         for late in house.lates:
             late.stop()
+
+
+@pytest.mark.servers
+def test_a_go_program_that_never_installs_one_is_not_asked_before_its_probe_answers(house, tmp_path):
+    """Without a probe it gets the benefit of the doubt once it is 5 s old, and dies of that; with one it is left alone for ever."""
+    command = command_of("go", tmp_path)
+    bare = Late(tmp_path, command, "bare", NEVER)
+    probed = Late(tmp_path, command, "probed", NEVER, more=f"\n  ready: {{file: {tmp_path / 'ready'}}}")
+    house = house([bare, probed])
+    eventually(house.sidecar.ready, what="the first publishes")
+    probed.start()
+    bare.start()
+
+    eventually(lambda: not bare.lives, within=20, what="the one without a probe to be asked")
+    assert time.monotonic() - bare.began > 4.9  # ticks are 10 ms
+    assert probed.lives
+    assert house.sidecar.pipeline("probed")["owed"] is not None
+    assert house.sidecar.metric("reloader_reloads_total", pipeline="probed") == 0

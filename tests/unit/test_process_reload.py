@@ -237,7 +237,18 @@ class TestMasksThatProveNothing:
         ],
     )
     def test_measured_masks(self, caught, nothing):
-        assert SignalMasks(caught=caught, ignored=0, blocked=0).proves_nothing is nothing
+        assert SignalMasks(caught=caught, ignored=0, blocked=0).proves_nothing(signal.SIGHUP) is nothing
+
+    @pytest.mark.parametrize(
+        ("caught", "blocked", "nothing"),
+        [
+            pytest.param(0x0, 0xFFFFFFFE7FFBFEFF, True, id="a thread is being started"),
+            pytest.param(0x1, 0xFFFFFFFE7FFBFEFF, False, id="the same, with a handler"),
+            pytest.param(0x0, 0x14A01, False, id="it waits for some signals"),
+        ],
+    )
+    def test_everything_may_be_blocked_for_a_moment_only(self, caught, blocked, nothing):
+        assert SignalMasks(caught=caught, ignored=0, blocked=blocked).proves_nothing(signal.SIGHUP) is nothing
 
 
 class TestPermission:
