@@ -18,6 +18,7 @@ from reloader.plan import Pipeline, Plan, signal_name
 from reloader.state import state_directory
 from reloader.supervisor import Supervisor, once
 from reloader.volume import VolumeLocked
+from reloader.volume.in_place import COST
 from reloader.volume.wish import NotPossible, Wish
 from reloader.world import World
 
@@ -140,6 +141,7 @@ def _summary(pipeline: Pipeline) -> list[str]:
     if pipeline.volume is not None:
         names = [*pipeline.volume.files, *([f"every file of {pipeline.volume.copy}"] if pipeline.volume.copy else [])]
         lines += [f"  writes   {pipeline.volume.path}/{name}" for name in names]
+        lines += [f"  beware   {COST}"] if pipeline.volume.in_place else []
     lines.append(f"  signals  {pipeline.target.kind} {_what(pipeline.target.settings)}".rstrip())
     return [*lines, *(f"  advice   {each}" for each in advice(pipeline))]
 

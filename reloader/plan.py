@@ -376,6 +376,7 @@ class Volume:
     copy: str | None = None
     dir_mode: Mode = 0o750
     keep: Whole = 3
+    in_place: bool = False
     check: Check | None = None
 
 

@@ -54,6 +54,16 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Writing:
+    """That files are being written in place; what readers see of them may be mixed until that is done."""
+
+    number: int
+    """The generation that they are written from."""
+    names: tuple[str, ...]
+    """All files that may differ from what was published before."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """All of it; each method returns a changed copy."""
 
@@ -70,6 +80,8 @@ class Record:
     """By fingerprint of the set."""
     rolled_back: int | None = None
     """The generation that a person put back, and holds."""
+    writing: Writing | None = None
+    """What was begun in place, and is not known to be done."""
     ages: Mapping[str, float] = field(default_factory=dict)
     """When each source was last known to be current, in seconds since the epoch."""
 
@@ -82,7 +94,13 @@ class Record:
         """Know when a generation was published; one that was unknown counts as such."""
         before = self.generations.get(number, Generation(fingerprint=""))
         generations = {**self.generations, number: replace(before, at=at, wall=wall)}
-        return replace(self, last=max(self.last, number), published=number, generations=generations)
+        writing = None if self.writing is not None and self.writing.number == number else self.writing
+        return replace(self, last=max(self.last, number), published=number, generations=generations, writing=writing)
+
+    def write(self, number: int, names: Collection[str]) -> "Record":
+        """Know that these files are about to be written in place, on top of what was begun before."""
+        before = self.writing.names if self.writing else ()
+        return replace(self, writing=Writing(number=number, names=tuple(sorted({*before, *names}))))
 
     def confirm(self, number: int, instances: Collection[Mapping[str, Any]]) -> "Record":
         """Know who runs on a generation."""
@@ -172,12 +190,17 @@ def _parsed(plain: Mapping[str, Any]) -> Record:
         withdrawn=None if plain["withdrawn"] is None else int(plain["withdrawn"]),
         refused={str(fingerprint): _refusal(each) for fingerprint, each in plain["refused"].items()},
         rolled_back=None if plain["rolled_back"] is None else int(plain["rolled_back"]),
+        writing=_writing(plain.get("writing")),
         ages={str(name): float(wall) for name, wall in plain["ages"].items()},
     )
 
 
 def _confirmation(plain: Mapping[str, Any]) -> Confirmation:
     return Confirmation(number=int(plain["number"]), instances=tuple(dict(instance) for instance in plain["instances"]))
+
+
+def _writing(plain: Mapping[str, Any] | None) -> Writing | None:
+    return None if plain is None else Writing(number=int(plain["number"]), names=tuple(str(name) for name in plain["names"]))
 
 
 def _refusal(plain: Mapping[str, Any]) -> Refusal:

@@ -22,13 +22,14 @@ from reloader.pipeline.facts import why_not
 from reloader.pipeline.intake import Intake, Waking
 from reloader.pipeline.stages import StageFailed
 from reloader.pipeline.turnstile import Turnstile
-from reloader.plan import BackendPlan, Directory, Pipeline as PipelinePlan, Plan
+from reloader.plan import BackendPlan, Directory, Pipeline as PipelinePlan, Plan, Volume as VolumePlan
 from reloader.render import Renderer
 from reloader.server import Endpoints, Server
 from reloader.snapshot import Mailbox
 from reloader.state import record_home, state_directory
 from reloader.status import Metrics, Status
 from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked, wish
+from reloader.volume.in_place import InPlace
 from reloader.volume.layout import HOME
 from reloader.world import World
 
@@ -67,7 +68,7 @@ class Running:
         parsed = {name: (source, plan.sources[name].parse) for name, source in self._sources.items()}
         self._intake = Intake(plan.name, parsed, self.mailbox, shared.metrics)
         volume = (
-            Volume(plan.volume, world) if plan.volume else Mounted(world, record_home(shared.state, plan.name) if shared.state else None)
+            _volume(plan.volume, world) if plan.volume else Mounted(world, record_home(shared.state, plan.name) if shared.state else None)
         )
         target = targets.make(plan.target.kind, plan.target.settings, plan.target.verify, world)
         self.volume = volume
@@ -118,6 +119,10 @@ class Running:
     def _look(self) -> None:
         for plan in {plan for plan in self._acquired if isinstance(plan, Directory)}:
             self._backends.get(plan).look()
+
+
+def _volume(plan: VolumePlan, world: World) -> Volume:
+    return InPlace(plan, world) if plan.in_place else Volume(plan, world)
 
 
 class Supervisor:

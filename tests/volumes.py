@@ -10,6 +10,7 @@ from typing import Any
 from reloader.fileset import Rendered, RenderedFile
 from reloader.plan import File, Volume as Plan
 from reloader.volume import Volume
+from reloader.volume.in_place import InPlace
 from reloader.world import World
 from reloader.world.disk import Disk
 
@@ -27,7 +28,7 @@ def rendered(contents: Mapping[str, bytes], **more: Any) -> Rendered:
 def make(path: Path, disk: Disk | None = None, **more: Any) -> Volume:
     """Return a volume on that directory, not open yet."""
     plan = Plan(path=str(path), files={name: File(content="") for name in NAMES}, **more)
-    return Volume(plan, World(disk=disk or Disk()))
+    return (InPlace if plan.in_place else Volume)(plan, World(disk=disk or Disk()))
 
 
 def publish(volume: Volume, contents: Mapping[str, bytes], **more: Any) -> int:
@@ -125,20 +126,23 @@ def killing(at: int, when: str) -> Disk:
     return hooked(hook)
 
 
-AMID = ("write_file", "remove_tree")
+AMID = ("write_file", "overwrite_file", "remove_tree")
 """The calls that are more than one step for the kernel."""
 
 
 def _half(name: str, args: tuple[Any, ...]) -> None:
     if name == "write_file":
         args[0].write_bytes(args[1][: len(args[1]) // 2])
+    elif name == "overwrite_file":
+        with args[0].open("r+b") as file:
+            file.write(args[1][: len(args[1]) // 2])
     elif name == "remove_tree" and args[0].is_dir():
         next(path for path in args[0].rglob("*") if path.is_file()).unlink()
 
 
-def cycle_until_killed(path: str, contents: Mapping[str, bytes], at: int, when: str) -> None:
+def cycle_until_killed(path: str, contents: Mapping[str, bytes], at: int, when: str, *, in_place: bool = False) -> None:
     """Run a cycle in this process and be killed in it."""
-    cycle(make(Path(path), killing(at, when), keep=0), contents)
+    cycle(make(Path(path), killing(at, when), keep=0, in_place=in_place), contents)
 
 
 ERRORS = (errno.EIO, errno.EDQUOT, errno.ENOSPC)

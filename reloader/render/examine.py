@@ -34,7 +34,8 @@ class _Examination:
         roots = (volume.path, volume.target_path or volume.path)
         checked = volume.check is not None and volume.check.command is not None
         self._published = published_paths(roots, volume.files) if checked else None
-        self._moved = checked and volume.target_path not in (None, volume.path)
+        self._generation = _no_generation(volume) if checked else None
+        self._in_place = volume.in_place
 
     def mistakes(self, name: str, file: File) -> Iterator[str]:
         """Yield what is wrong with the template of one file and with those that it includes."""
@@ -79,15 +80,25 @@ class _Examination:
     def _paths(self, told: str, tree: nodes.Template) -> Iterator[str]:
         """Yield where the operator's check would read another set than the one it is asked about."""
         for found, line in _published(self._published, tree):
+            absolute = "" if self._in_place else f"{{{{ generation }}}}/{basename(found)}, or "
             yield (
                 f"{told}, line {line}: {found} is in the published set, so check.command would read the old one; "
-                f"write {{{{ generation }}}}/{basename(found)}, or a path relative to this file"
+                f"write {absolute}a path relative to this file"
             )
-        if self._moved and any(node.name == GENERATION for node in tree.find_all(nodes.Name)):
-            yield (
-                f"{told}: {{{{ generation }}}} is a directory as the target sees it (volume.target_path), where check.command cannot look; "
-                "mount the volume at the same path in both containers, or do without one of the two"
-            )
+        if self._generation and any(node.name == GENERATION for node in tree.find_all(nodes.Name)):
+            yield f"{told}: {{{{ generation }}}} {self._generation}"
+
+
+def _no_generation(volume: Volume) -> str | None:
+    """Return why a check command cannot follow `generation`; None where it can."""
+    if volume.in_place:
+        return "is the volume itself (volume.in_place), where check.command would read the old set; write a path relative to this file"
+    if volume.target_path not in (None, volume.path):
+        return (
+            "is a directory as the target sees it (volume.target_path), where check.command cannot look; "
+            "mount the volume at the same path in both containers, or do without one of the two"
+        )
+    return None
 
 
 def _loader(name: str, file: File) -> tuple[Loader, str]:

@@ -6,7 +6,7 @@ start finds either the old set or the new one, and what is still to do.
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -65,8 +65,8 @@ class Volume:
             self._make_directory()
             resolve_all(self._plan.files, self.path.stat().st_gid)
             layout.refuse_foreign_data(self.path)
-            self._home.open()
             try:
+                self._home.open()
                 self._resume()
             except BaseException:
                 self.close()
@@ -151,7 +151,7 @@ class Volume:
         self.open()
         layout.refuse_names(rendered)
         with explained("stage", self.path):
-            layout.missing_links(self.path, layout.first_components(rendered))
+            self._refuse_in_the_way(rendered)
             self.record = replace(self.record, last=max(self.record.last, number))
             try:
                 write_set(self.directory(number), rendered, self._plan.dir_mode, self._world.disk)
@@ -171,7 +171,7 @@ class Volume:
         """
         self.open()
         with explained("publish", self.path):
-            self._make_links(number)
+            self._show(number)
             self._switch(number)
             self._world.disk.sync_directory(self.path)
             self._published = published = self._discover(number)
@@ -268,7 +268,9 @@ class Volume:
             older = {number: Generation(fingerprint="", at=now, wall=wall) for number in there if linked is not None and number < linked}
             record = Record(boot=self._world.clock.boot(), generations=older)
         known = {
-            number: each for number, each in record.generations.items() if number in there and (each.at is not None or number == linked)
+            number: each
+            for number, each in record.generations.items()
+            if number in there and (each.at is not None or number in (linked, record.writing and record.writing.number))
         }
         record = replace(record, last=max(record.last, *there, 0), generations=known)
         self.record = record.enter_boot(self._world.clock.boot(), linked)
@@ -296,10 +298,14 @@ class Volume:
         self._world.disk.remove_file(self.path / layout.DATA_TEMPORARY)
         if linked is not None:
             with suppress(VolumeError):  # something in the way is for the next publish to say
-                self._make_links(linked)
+                self._show(linked)
         self._forget([])
 
-    def _make_links(self, number: int) -> None:
+    def _refuse_in_the_way(self, names: Iterable[str]) -> None:
+        """Raise VolumeError where something that is not ours has a name that the set needs."""
+        layout.missing_links(self.path, layout.first_components(names))
+
+    def _show(self, number: int) -> None:
         """Make the user links that a generation needs: before it is published, so that all of it appears at once."""
         names = [path.name for path in self.directory(number).iterdir()]
         for name in layout.missing_links(self.path, names):

@@ -139,13 +139,15 @@ def read_files(volume: Path) -> Mapping[str, bytes]:
 
     """
     number = linked(volume)
-    return {} if number is None else dict(_walk(volume / generation_name(number)))
+    root = volume / generation_name(number or 0)
+    return {} if number is None else {name: (root / name).read_bytes() for name in file_names(root)}
 
 
-def _walk(root: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(root.rglob("*")):
+def file_names(generation: Path) -> Iterator[str]:
+    """Yield the names of all files of a generation, in order."""
+    for path in sorted(generation.rglob("*")):
         if path.is_file() and not path.is_symlink():
-            yield path.relative_to(root).as_posix(), path.read_bytes()
+            yield path.relative_to(generation).as_posix()
 
 
 def _link(path: Path) -> str | None:

@@ -38,6 +38,23 @@ class Disk:
             file.flush()
             os.fsync(descriptor)
 
+    def overwrite_file(self, path: Path, data: bytes, mode: int = -1, uid: int = -1, gid: int = -1) -> None:
+        """Write into an existing file, which stays the same one (-1 leaves its mode or owner), and sync it.
+
+        It is cut to its length last: a reader may meet old and new data mixed, but never a file that was emptied to be filled again.
+        """
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not make us wait
+        with _naming(path), os.fdopen(descriptor, "wb", buffering=0) as file:
+            if (uid, gid) != (-1, -1):
+                os.fchown(descriptor, uid, gid)
+            if mode != -1:
+                os.fchmod(descriptor, mode)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.ftruncate(descriptor, len(data))
+            os.fsync(descriptor)
+
     def make_link(self, path: Path, to: str) -> None:
         """Make a symbolic link at `path` that says `to`."""
         path.symlink_to(to)

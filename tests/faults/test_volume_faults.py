@@ -51,7 +51,9 @@ def test_an_error_at_any_call_leaves_one_whole_set_and_a_retry_works(number: int
         except VolumeError as error:
             assert str(path) in str(error)  # noqa: PT017 - not every call fails the cycle
         assert seen(path) in (OLD, NEW)
+        volume.open()
         assert volume.published is not None
+        assert volume.published.fingerprint == volume.fingerprint(rendered(seen(path)))
         assert volume.published.number == int(os.readlink(path / "..data").removeprefix(".."))  # noqa: PTH115
 
         volumes.cycle(volume, NEW)

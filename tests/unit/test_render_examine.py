@@ -114,3 +114,13 @@ def test_generation_and_check_command_need_one_path_for_both_containers() -> Non
     assert "where check.command cannot look" in message
     assert mistakes("{{ generation }}", check=COMMAND, target_path="/etc/nginx/live") == []
     assert mistakes("{{ generation }}", check=Check(builtin=("keypair",)), target_path="/mnt/live") == []
+
+
+def test_a_check_cannot_follow_generation_into_a_set_that_is_written_in_place() -> None:
+    """It is the volume itself there, which still has the old set while the new one is checked."""
+    check = Check(command=("nginx", "-t"))
+    [message] = mistakes("include {{ generation }}/x;", check=check, in_place=True)
+    assert "check.command would read the old set; write a path relative to this file" in message
+    [message] = mistakes("ssl /etc/nginx/live/tls.crt;", check=check, in_place=True)
+    assert message.endswith("so check.command would read the old one; write a path relative to this file")
+    assert mistakes("include {{ generation }}/x; ssl /etc/nginx/live/tls.crt;", in_place=True) == []
