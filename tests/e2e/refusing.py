@@ -53,9 +53,7 @@ class House:
         self.certify()
         configuration = folder / "proxy.yaml"
         given = {"files": self.files, "signal": self.signal, "within": WITHIN, "retry": retry}
-        configuration.write_text(
-            CONFIGURATION.format(site=self.site.path, tls=self.tls.path, live=self.live, match=self.match(), **given)
-        )
+        configuration.write_text(CONFIGURATION.format(site=self.site.path, tls=self.tls.path, live=self.live, match=self.match(), **given))
         self.sidecar = Sidecar(folder / "sidecar", configuration, env=self.server.env)
 
     def match(self) -> str:

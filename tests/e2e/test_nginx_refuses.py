@@ -145,7 +145,7 @@ def test_a_name_that_resolves_later_is_tried_again(house):
     hosts, resolver = house.folder / "hosts", house.folder / "resolv.conf"
     hosts.write_text("127.0.0.1 localhost\n")
     resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-    mount = f"mount --bind {hosts} /etc/hosts && mount --bind {resolver} /etc/resolv.conf && exec \"$@\""
+    mount = f'mount --bind {hosts} /etc/hosts && mount --bind {resolver} /etc/resolv.conf && exec "$@"'
     house.through = ("unshare", "--mount", "sh", "-c", mount, "sh")
     house.begin()
 
