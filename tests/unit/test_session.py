@@ -69,9 +69,9 @@ def test_the_timeout_of_a_request_is_its_deadline(timeout: float) -> None:
 def test_a_silent_tls_handshake_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that accepts and never speaks TLS ends with the connect timeout."""
     monkeypatch.setattr(sessions, "CONNECT_TIMEOUT", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent, BoundedSession(NO_TLS, timeout=3600) as session:
-        with pytest.raises(requests.Timeout):
-            session.get(f"https://127.0.0.1:{silent.getsockname()[1]}")
+    timed_out = pytest.raises(requests.Timeout)
+    with socket.create_server(("127.0.0.1", 0)) as silent, BoundedSession(NO_TLS, timeout=3600) as session, timed_out:
+        session.get(f"https://127.0.0.1:{silent.getsockname()[1]}")
 
 
 def test_a_failed_request_leaves_a_usable_session() -> None:
