@@ -47,8 +47,7 @@ def _run(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"reloader: cannot listen on {plan.server.listen}: {error.strerror}; set server.listen, or off for none", file=sys.stderr)
         return FAILED
-    supervisor.run()
-    return DONE
+    return supervisor.run()
 
 
 def _once(options: argparse.Namespace) -> int:

@@ -4,12 +4,12 @@ import errno
 import logging
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
-from types import FrameType
 
 from reloader import __version__, sources, targets
 from reloader.backends import Backends
@@ -32,11 +32,15 @@ from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked, wish
 from reloader.volume.in_place import InPlace
 from reloader.volume.layout import HOME
 from reloader.world import World
+from reloader.world.signals import PASSED_ON, Signals
 
 log = logging.getLogger("reloader")
 
 LEAVE = 4.0
 """How many seconds the pipelines have to end the step in hand; the whole stop may take five."""
+NOTED_WITHIN = 2.0
+"""How many seconds a pipeline has to write down what the end of the program says of its set."""
+SOON = 0.05
 SETTLE = 0.1
 """How many seconds of quiet the own configuration must have: an editor writes in pieces."""
 
@@ -144,10 +148,12 @@ class Supervisor:
         self._own = _Own(files)
         self._lock = threading.Lock()
         """Who is asked through the control socket, is not taken away meanwhile."""
-        self._stopping = self._asked = False
+        self._signals = Signals()
+        self._stopping = self._asked = self._unreaped = False
+        self._stop_by = self._leave_by = inf
 
-    def run(self) -> None:
-        """Run until SIGTERM or SIGINT.
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT, or until the program ends that this process runs; return the exit status, which is its.
 
         Raises:
             VolumeLocked: another reloader has one of the volumes.
@@ -166,12 +172,41 @@ class Supervisor:
         self._open_control()
         self._own.watch(self._backends)
         log.info("running", extra={"fields": {"version": __version__, "pipelines": ",".join(opened)}})
-        while not self._stopping:
-            self._own.mailbox.wait(60.0)
+        while not self._is_over():
+            self._wait(60.0)
             while self._own.changing() and not self._stopping:
-                self._own.mailbox.wait(SETTLE)
+                self._wait(SETTLE)
             self._attend()
         self._leave()
+        return self._world.service.status or 0
+
+    def _wait(self, timeout: float) -> None:
+        """Return when something is to be done here, or after `timeout` seconds."""
+        soon = self._unreaped or self._leave_by < inf
+        self._own.mailbox.wait(min(timeout, SOON) if soon else timeout, (self._signals.descriptor,))
+        for number in self._signals.take():
+            self._hear(number)
+        self._unreaped = not self._world.children.reap_orphans()
+
+    def _hear(self, number: int) -> None:
+        """Take a signal: what is not for us is for the program, and what ends us ends both."""
+        if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
+            self._stopping = True
+            self._world.service.stop()
+            self._stop_by = self._world.clock.now() + self._world.service.grace
+        if number == signal.SIGHUP:
+            self._asked = True
+        elif number != signal.SIGCHLD:
+            self._world.service.signal(number)
+
+    def _is_over(self) -> bool:
+        """Return whether it is time to leave: asked to, or after the program, once its pipeline wrote down what its end says of the set."""
+        service, now = self._world.service, self._world.clock.now()
+        if service.status is not None and self._leave_by == inf:
+            self._leave_by = now + NOTED_WITHIN
+            why = {"reason": service.failure} if service.failure else {}
+            log.log(logging.ERROR if service.status else logging.INFO, "program ended", extra={"fields": {"status": service.status, **why}})
+        return self._stopping or now >= self._leave_by or (self._leave_by < inf and service.noted)
 
     def _attend(self) -> None:
         """Do what was asked for: by SIGHUP a look at everything, by a change on the disk a look at the own configuration."""
@@ -264,31 +299,34 @@ class Supervisor:
         deadline = self._world.clock.now() + LEAVE
         for running in self._running.values():
             running.stop(deadline - self._world.clock.now())
+        self._see_off()
         self._world.children.stop()
         for running in self._running.values():
             running.forget()
         if self._server is not None:
             self._server.close()
         log.info("stopped")
+        self._signals.close()
+
+    def _see_off(self) -> None:
+        """Wait for the program's end, and bring it about when its time is over."""
+        while self._world.service.pid is not None:
+            left = self._stop_by - self._world.clock.now()
+            if left <= 0:
+                self._world.service.kill()
+            self._wait(left if left > 0 else 1.0)
 
     def _stuck(self) -> tuple[str, ...]:
+        if self._stopping:
+            return ()  # the threads end, the program may take longer
         now = self._world.clock.now()
         late = [beat.thread for beat in self._backends.heartbeats() if beat.due < now]
         late += [each.thread.name for each in self._running.values() if not each.thread.is_alive() or each.pipeline.due < now]
         return tuple(late)
 
     def _catch_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGHUP, self._on_look)
-
-    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._stopping = True
-        self._own.mailbox.nudge()
-
-    def _on_look(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True
-        self._own.mailbox.nudge()
+        passed_on = PASSED_ON if _programs(self._plan) else ()
+        self._signals.catch((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, *passed_on))
 
 
 class _Own:
@@ -327,7 +365,14 @@ def _needs_restart(old: Plan, new: Plan) -> list[str]:
     keys = [key for key in ("server", "log", "state") if getattr(old, key) != getattr(new, key)]
     volumes = {each.name: each.volume.path for each in old.pipelines if each.volume}
     moved = [each.name for each in new.pipelines if each.volume and volumes.get(each.name, each.volume.path) != each.volume.path]
-    return keys + [f"volume.path of {name}" for name in moved]
+    before, after = _programs(old), _programs(new)
+    programs = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    return keys + [f"volume.path of {name}" for name in moved] + [f"target.command of {name}" for name in programs]
+
+
+def _programs(plan: Plan) -> dict[str, Sequence[str]]:
+    """Return the command of each pipeline that runs its target."""
+    return {each.name: each.target.settings.command for each in plan.pipelines if each.target.kind == "exec"}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from reloader.plan import Pipeline as Plan
 from reloader.policy import Delivery as State
 from reloader.schedule import Backoff, splay
 from reloader.status import Metrics
-from reloader.targets import Held, Instance, Judgement, Target, Trouble, Verdict, Verification
+from reloader.targets import Held, Instance, Judgement, Runs, Target, Trouble, Verdict, Verification
 from reloader.volume import Mounted, Published, Volume
 from reloader.world import World
 
@@ -99,7 +99,7 @@ class Delivery:
             return
         if published != self._handover.published:
             self._begin(published)
-        self.look_at = inf
+        self.look_at = self._target.start() if isinstance(self._target, Runs) else inf
         for instance, under in tuple(self._handover.under.items()):
             self._judge(instance, under)
         now = self._world.clock.now()
@@ -234,10 +234,14 @@ class Delivery:
         self._handover.deaths += 1
         self._handover.death = reason
         self._handover.back_by = under.began + self._plan.target.verify.within
-        if self._handover.deaths >= DEATHS:
+        if self._handover.deaths >= DEATHS or self._ended_for_good():
             self._refuse(reason)
         else:
             self._look(self._world.clock.now())  # its descriptor, which said so, says nothing any more
+
+    def _ended_for_good(self) -> bool:
+        """Return whether nobody starts it again on this set, and it left another one to start on the next time."""
+        return isinstance(self._target, Runs) and self._volume.rollback_target() not in (None, self.number)
 
     def _refuse(self, reason: str) -> None:
         """Take note of a no; what follows from it is the pipeline's to say."""

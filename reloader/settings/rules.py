@@ -156,8 +156,8 @@ def _verify(document: Document, tree: Tree) -> Iterator[Problem]:
         for name in ("alive", "workers")
         if getattr(verify, name) is False
     )
-    if verify.workers and document.target.kind != "process":
-        yield ("target", "verify", "workers"), "expected only for a target of kind process"
+    if verify.workers and document.target.kind not in ("process", "exec"):
+        yield ("target", "verify", "workers"), "expected only for a target of kind process or exec"
     if document.target.kind == "none" and (asked := [name for name in proofs if name in ("http", "command")]):
         yield ("target", "verify", asked[0]), "expected only for a target that is told to reload, which kind none is not"
     if verify.command == ():

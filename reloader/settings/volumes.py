@@ -91,6 +91,8 @@ def between_files(files: Sequence[Configured]) -> Iterator[Mistake]:
             yield _mistake(second, ("name",), f"{there} has a pipeline of this name already")
         if _nested(first.document.volume, second.document.volume):
             yield _mistake(second, ("volume", "path"), f"{there} has a volume in the same directory, or within one another")
+        if _runs(first) and _runs(second):
+            yield _mistake(second, ("target", "kind"), f"{there} has a target of kind exec already, and one process runs one program")
         for section, key in PROCESS_WIDE:
             if first.tree.has(section, key) and second.tree.has(section, key) and _differ(first, second, section, key):
                 yield _mistake(second, (section, key), f"{there} says otherwise, and this holds for the whole process")
@@ -98,6 +100,10 @@ def between_files(files: Sequence[Configured]) -> Iterator[Mistake]:
 
 def _mistake(file: Configured, loc: tuple[str, ...], message: str) -> Mistake:
     return file.tree.place(loc).mistake(loc, message)
+
+
+def _runs(file: Configured) -> bool:
+    return file.document.target is not None and file.document.target.kind == "exec"
 
 
 def _nested(first: plan.Volume | None, second: plan.Volume | None) -> bool:

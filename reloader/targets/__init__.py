@@ -10,7 +10,7 @@ Nothing here waits: the pipeline looks again when it is told to, so that newer c
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from reloader.kinds import Kinds
 from reloader.plan import Verify
@@ -126,6 +126,18 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Free what is held."""
+        ...
+
+
+@runtime_checkable
+class Runs(Protocol):
+    """What a target has beside that if this process itself runs it (`World.service`).
+
+    It starts on the first set. When it ends nobody starts it again: this process ends with it, after `instances` was asked once more.
+    """
+
+    def start(self) -> float:
+        """Start it, unless it was; called whenever something is published. Return when to call again, infinity for whenever."""
         ...
 
 

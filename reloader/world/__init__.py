@@ -13,6 +13,7 @@ from reloader.world.children import Children
 from reloader.world.clock import Clock
 from reloader.world.disk import Disk
 from reloader.world.processes import Processes
+from reloader.world.service import Service
 
 if TYPE_CHECKING:
     from reloader.plan import Tls
@@ -35,4 +36,5 @@ class World:
     disk: Disk = field(default_factory=Disk)
     processes: Processes = field(default_factory=Processes)
     children: Children = field(default_factory=Children)
+    service: Service = field(default_factory=Service)
     session: "Callable[..., BoundedSession]" = open_session

@@ -1,4 +1,4 @@
-"""Short-lived child processes: checks and probes."""
+"""Child processes: checks and probes, and who reaps what."""
 
 import contextlib
 import os
@@ -28,6 +28,7 @@ class Children:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[int] = set()
+        self._ours: set[int] = set()
         self._stopped = False
 
     def stop(self) -> None:
@@ -44,9 +45,11 @@ class Children:
             OSError: it could not be started (no such program, no permission).
 
         """
-        child = subprocess.Popen(  # noqa: S603 - the operator's own command
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        with self.forking() as ours:
+            child = subprocess.Popen(  # noqa: S603 - the operator's own command
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            ours.add(child.pid)
         with child, self._noted(child.pid):
             try:
                 output, _ = child.communicate(timeout=timeout)
@@ -55,6 +58,27 @@ class Children:
                 output, _ = child.communicate()
                 return Ended(None, _tail(output))
         return Ended(child.returncode, _tail(output))
+
+    @contextlib.contextmanager
+    def forking(self) -> Iterator[set[int]]:
+        """Keep `reap_orphans` away while a child is started; its pid belongs into what this gives, until it is reaped."""
+        with self._lock:
+            yield self._ours
+
+    def reap_orphans(self) -> bool:
+        """As PID 1, reap what ended and is nobody's; return False if one of ours is in the way, and it is worth asking again soon.
+
+        A child of ours is left to who waits for it, because only the first to reap it learns its status (measured: with a `waitpid(-1)`
+        in another thread, 20 of 50 failing children were read as 0).
+        """
+        if os.getpid() != 1:
+            return True
+        with self._lock, contextlib.suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in self._ours:
+                    return False
+                os.waitpid(ended.si_pid, os.WNOHANG)
+        return True
 
     @contextlib.contextmanager
     def _noted(self, pid: int) -> Iterator[None]:
@@ -67,6 +91,7 @@ class Children:
         finally:
             with self._lock:
                 self._running.discard(pid)
+                self._ours.discard(pid)
 
 
 def _kill_group(pid: int) -> None:

@@ -17,7 +17,7 @@ from reloader.settings.yamlfile import read_value
 
 PAGE = (Path(__file__).parents[2] / "docs/reference.md").read_text(encoding="utf-8")
 KINDS = [("sources", "Sources", sources.KINDS, kind) for kind in ("files", "consul", "vault", "env")]
-KINDS += [("target", "Targets", targets.KINDS, kind) for kind in ("process", "http", "command", "none")]
+KINDS += [("target", "Targets", targets.KINDS, kind) for kind in ("process", "exec", "http", "command", "none")]
 FROM_ELSEWHERE = {
     "name": "the file's name",
     "vault.address": "VAULT_ADDR",

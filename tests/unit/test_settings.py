@@ -152,6 +152,14 @@ def test_neighbouring_volumes_are_fine(write):
     assert len(settings.load(paths, {}).pipelines) == 2
 
 
+def test_only_one_file_may_have_a_program_of_ours(write):
+    text = "sources: {site: {kind: files, path: /etc/site}}\ntarget: {kind: exec, command: [nginx]}\n"
+    first, second = write(text, "a.yaml"), write(text, "b.yaml")
+    assert mistakes([first, second]) == [
+        f"{second}:2:10: target.kind: {first} has a target of kind exec already, and one process runs one program"
+    ]
+
+
 def test_files_must_agree_on_what_holds_for_the_process(write):
     first, second = write(f"{PIPELINE}log: {{level: debug}}\n", "a.yaml"), write(f"{PIPELINE}log: {{level: error}}\n", "b.yaml")
     assert mistakes([first, second]) == [f"{second}:3:7: log.level: {first} says otherwise, and this holds for the whole process"]

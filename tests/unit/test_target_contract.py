@@ -1,17 +1,21 @@
 """What every kind of target keeps to. A kind that has no entry here fails."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from math import inf
 from pathlib import Path
+from signal import SIGHUP
 from typing import Any
 
+import psutil
 import pytest
 
 from reloader.plan import Verify
-from reloader.targets import KINDS, Held, Instance, Target, Trouble, Verdict, make
+from reloader.targets import KINDS, Held, Instance, Runs, Target, Trouble, Verdict, make
 from reloader.targets._find import Match
 from tests.servers.misbehaving import misbehaving
-from tests.targets.started import Starter, sidecar, starter, unique
+from tests.targets.started import PRINT_SIGNALS, Starter, sidecar, starter, unique
 from tests.waiting import eventually
 
 VERIFY = Verify(within=0.05)
@@ -21,6 +25,18 @@ def process(start: Starter) -> tuple[Any, Callable[[], object]]:
     name = unique()
     child = start.target(name)
     return KINDS.load("process").Settings(match=Match(name=name)), child.kill
+
+
+def run_by_us(start: Starter) -> tuple[Any, Callable[[], object]]:
+    name = unique()
+    command = (str(start.interpreter(name)), str(PRINT_SIGNALS))
+
+    def kill() -> None:
+        program = next(process for process in psutil.process_iter() if process.name() == name)
+        program.kill()
+        eventually(lambda: program.status() == psutil.STATUS_ZOMBIE)
+
+    return KINDS.load("exec").Settings(command=command), kill
 
 
 def none(_start: Starter) -> tuple[Any, None]:
@@ -38,6 +54,7 @@ def http(start: Starter) -> tuple[Any, None]:
 
 ENTRIES: dict[str, Callable[[Starter], tuple[Any, Callable[[], object] | None]]] = {
     "process": process,
+    "exec": run_by_us,
     "none": none,
     "command": command,
     "http": http,
@@ -65,8 +82,15 @@ def entry(kind: str, start: Starter) -> tuple[Any, Callable[[], object] | None]:
 @pytest.fixture
 def target(kind: str, entry: tuple[Any, Any]) -> Iterator[Target]:
     target = make(kind, entry[0], VERIFY, sidecar())
+    if isinstance(target, Runs):
+        eventually(lambda: target.start() == inf)
+        eventually(lambda: sidecar().processes.masks(target.instances()[0].pid).catches(SIGHUP))
+        target.close()
     yield target
     target.close()
+    if isinstance(target, Runs):
+        with suppress(StopIteration, psutil.NoSuchProcess):
+            entry[1]()
 
 
 def test_modules_that_help_a_kind_are_no_kinds():
