@@ -17,7 +17,7 @@ from reloader.advice import advice
 from reloader.plan import Pipeline, Plan, signal_name
 from reloader.state import state_directory
 from reloader.supervisor import Supervisor, once
-from reloader.volume import VolumeLocked
+from reloader.volume import VolumeLocked, owners
 from reloader.volume.in_place import COST
 from reloader.volume.wish import NotPossible, Wish
 from reloader.world import World
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     plan, files = _plan(options)
+    _refuse_owners(plan)
     logs.set_up(plan.log)
     try:
         supervisor = Supervisor(plan, files, lambda: _plan(options)[0], World())
@@ -52,6 +53,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _once(options: argparse.Namespace) -> int:
     plan, _ = _plan(options)
+    _refuse_owners(plan)
     logs.set_up(plan.log)
     outcomes = once(plan, World(), dry_run=options.dry_run)
     for name, outcome in outcomes.items():
@@ -124,6 +126,23 @@ def _demo(_options: argparse.Namespace) -> int:
     from reloader.demo import demo  # noqa: PLC0415 - only for those who ask for it
 
     return DONE if demo(sys.stdout) else FAILED
+
+
+def _refuse_owners(plan: Plan) -> None:
+    """Raise ConfigurationInvalid for files whose owner is unknown here or may not be set; `check` may run where that is otherwise."""
+    mistakes = []
+    for pipeline, volume in ((each.name, each.volume) for each in plan.pipelines if each.volume is not None):
+        for name, file in volume.files.items():
+            try:
+                owners.resolve(file.owner, file.group, _group_of(Path(volume.path)))
+            except owners.OwnerRefused as refused:
+                mistakes.append(settings.Mistake(pipeline, f"volume.files.{name}", str(refused)))
+    if mistakes:
+        raise settings.ConfigurationInvalid(mistakes)
+
+
+def _group_of(path: Path) -> int:
+    return path.stat().st_gid if path.is_dir() else owners.KEEP
 
 
 def _plan(options: argparse.Namespace) -> tuple[Plan, tuple[Path, ...]]:

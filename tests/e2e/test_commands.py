@@ -581,3 +581,23 @@ def test_a_pipeline_with_a_dead_backend_holds_up_no_other(tmp_path, silent, side
 def test_version():
     shown = reloader("--version")
     assert (shown.returncode, shown.stdout) == (0, f"reloader {__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["once", "run"])
+def test_an_owner_that_is_unknown_here_is_refused_at_the_start(tmp_path: Path, command: str):
+    """`check` accepts it: it may run on another machine than the Pod."""
+    site = tmp_path / "site"
+    site.mkdir()
+    configuration = tmp_path / "app.yaml"
+    configuration.write_text(
+        f"sources: {{site: {{kind: files, path: {site}}}}}\n"
+        f"volume: {{path: {tmp_path}/live, files: {{app.conf: {{content: a, owner: nobody-of-that-name}}}}}}\n"
+        "target: {kind: none}\n"
+    )
+
+    assert reloader("check", configuration).returncode == 0
+    refused = reloader(command, configuration)
+
+    assert refused.returncode == 2
+    assert "app: volume.files.app.conf: owner 'nobody-of-that-name' is unknown in this container: write its number" in refused.stderr
+    assert not (tmp_path / "live").exists()
