@@ -80,7 +80,7 @@ class SignalMasks:
 
         Either a runtime catches everything for itself. Measured: Go, the JVM and a bash with any trap catch both SIGSEGV and SIGXFSZ; C,
         Python (faulthandler included), Node, Rust and NGINX do not. Or everything is blocked, which may be for a microsecond: Node (to
-        start its inspector), glibc (to start a thread) and dash (to wait) do that. Measured: a busy look finds 13 of 60 starts of Node in it.
+        start its inspector), glibc (to start a thread) and dash (to wait) do that. A busy look finds 13 of 60 starts of Node so.
         """
         rare = (signal.SIGSEGV, signal.SIGXFSZ)
         catches_all, blocks_all = (all(mask >> (each - 1) & 1 for each in rare) for mask in (self.caught, self.blocked))
