@@ -1,0 +1,109 @@
+"""One pipeline with all that it holds: its reads, its volume, its target, its thread."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reloader import sources, targets
+from reloader.backends import Backends
+from reloader.backends.directory import Scan
+from reloader.pipeline import Parts, Pipeline
+from reloader.pipeline.intake import Intake, Waking
+from reloader.pipeline.turnstile import Turnstile
+from reloader.plan import BackendPlan, Directory, Pipeline as PipelinePlan, Volume as VolumePlan
+from reloader.render import Renderer
+from reloader.snapshot import Mailbox
+from reloader.state import record_home
+from reloader.status import Metrics, Status
+from reloader.volume import Mounted, Volume, wish
+from reloader.volume.in_place import InPlace
+from reloader.volume.layout import HOME
+from reloader.world import World
+
+LEAVE = 4.0
+"""How many seconds a pipeline has to end the step in hand."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all pipelines of one process have in common."""
+
+    backends: Backends
+    status: Status
+    metrics: Metrics
+    world: World
+    turnstile: Turnstile
+    state: Path | None
+    """The directory of `state.path`."""
+
+
+class Running:
+    """One pipeline with all that it holds: its reads, its thread."""
+
+    def __init__(self, plan: PipelinePlan, shared: Shared) -> None:
+        self.plan = plan
+        self._backends, world = shared.backends, shared.world
+        self._acquired: list[BackendPlan] = []
+        self._cancels: list[Callable[[], None]] = []
+        self._templates = Renderer(plan.volume).template_directories if plan.volume else ()
+        self._sources = {name: sources.make(each.kind, each.settings, plan.connections) for name, each in plan.sources.items()}
+        self.mailbox = Mailbox([*plan.sources, *self._templates])
+        parsed = {name: (source, plan.sources[name].parse) for name, source in self._sources.items()}
+        self._intake = Intake(plan.name, parsed, self.mailbox, shared.metrics)
+        volume = (
+            _volume(plan.volume, world) if plan.volume else Mounted(world, record_home(shared.state, plan.name) if shared.state else None)
+        )
+        target = targets.make(plan.target.kind, plan.target.settings, plan.target.verify, world)
+        self.volume = volume
+        self.pipeline = Pipeline(
+            Parts(plan, self.mailbox, volume, target, shared.status, shared.metrics, world, self._look, shared.turnstile)
+        )
+        self.thread = threading.Thread(target=self.pipeline.run, name=f"pipeline {plan.name}", daemon=True)
+        shared.metrics.introduce(plan.name)
+
+    def read(self) -> None:
+        """Begin to read every source and every template directory."""
+        for name, source in self._sources.items():
+            backend = self._backends.acquire(source.backend)
+            self._acquired.append(source.backend)
+            self._cancels.append(backend.watch(source.read, self._intake, name))
+        for path in self._templates:
+            directory = Directory(path=path)
+            self._acquired.append(directory)
+            self._cancels.append(self._backends.acquire(directory).watch(Scan(), self._intake, path))
+        if self.plan.volume is not None:
+            self._await_wishes(str(Path(self.plan.volume.path).absolute() / HOME))
+
+    def _await_wishes(self, home: str) -> None:
+        """Wake the pipeline when a wish is left; what it says, the pipeline reads itself."""
+        directory = Directory(path=home)
+        self._acquired.append(directory)
+        self._cancels.append(self._backends.acquire(directory).watch(Scan(names=frozenset({wish.NAME})), Waking(self.mailbox), home))
+
+    def start(self) -> None:
+        """Begin to read and to run."""
+        self.read()
+        self.thread.start()
+
+    def stop(self, within: float = LEAVE) -> None:
+        """End the thread after the step in hand."""
+        self.pipeline.stop()
+        self.thread.join(max(0.0, within))
+
+    def forget(self) -> None:
+        """Give back what was read from; a backend that nobody else uses is closed."""
+        for cancel in self._cancels:
+            cancel()
+        for plan in self._acquired:
+            self._backends.release(plan)
+        if not self.thread.is_alive():
+            self.mailbox.close()
+
+    def _look(self) -> None:
+        for plan in {plan for plan in self._acquired if isinstance(plan, Directory)}:
+            self._backends.get(plan).look()
+
+
+def _volume(plan: VolumePlan, world: World) -> Volume:
+    return InPlace(plan, world) if plan.in_place else Volume(plan, world)
