@@ -153,7 +153,7 @@ class Pipeline:
             self.hand.turn_down("its volume cannot be used now; `reloader status` tells why")
         if self._ready_to_publish() and self.content.converge(snapshot, last_reload=self._last_reload()):
             self._mailbox.taken(snapshot)
-        if self._opened:
+        if self._may_deliver():
             self._deliver()
         if not self.delivery.under_way:
             self._parts.turnstile.give(self._plan.name)
@@ -172,6 +172,10 @@ class Pipeline:
         except Held:
             return True
         return turnstile.take(self._plan.name, instances, self._mailbox.nudge)
+
+    def _may_deliver(self) -> bool:
+        """Return whether it is known what the target is to run on: on a volume it is there, what is mounted must be looked at first."""
+        return self._opened and (self._plan.volume is not None or self.content.has_compared)
 
     def _deliver(self) -> None:
         """Hand over what is published; go back where the target refuses it."""

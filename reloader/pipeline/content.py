@@ -52,6 +52,8 @@ class Content:
         self._retry_at = -inf
         self._held_until = inf
         self.look_at = inf
+        self.has_compared = False
+        """Whether what the sources say was held against what is published; before that, nobody knows what is mounted."""
         self.rejected: Rejected | None = None
         """Content that render, check or the target rejected."""
         self.unwritable: Rejected | None = None
@@ -154,6 +156,7 @@ class Content:
         with self._stages.stage("render", number, quiet=True):
             rendered, fingerprint = self._making.compared(values)
         self._candidate = fingerprint
+        self.has_compared = True
         published = self._volume.published
         if published is not None and published.fingerprint == fingerprint:
             self._note_published(published.number, values)
