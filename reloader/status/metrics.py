@@ -11,7 +11,6 @@ from prometheus_client.registry import Collector
 
 from reloader.status.report import PipelineReport, Status
 
-STAGES = ("render", "check", "publish", "reload", "verify")
 BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)
 
 
