@@ -15,13 +15,14 @@ from urllib.request import ProxyHandler, build_opener
 from reloader import __version__, by_hand, control, logs, settings
 from reloader.advice import advice
 from reloader.once import once
-from reloader.plan import Pipeline, Plan, signal_name
+from reloader.plan import Pipeline, Plan
 from reloader.state import state_directory
 from reloader.supervisor import Supervisor
 from reloader.volume import VolumeLocked, owners
 from reloader.volume.in_place import COST
 from reloader.volume.wish import NotPossible, Wish
 from reloader.world import World
+from reloader.written import signal_name
 
 DONE, FAILED, MISCONFIGURED, LOCKED = 0, 1, 2, 3
 

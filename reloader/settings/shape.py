@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from reloader import plan, sources, targets
 from reloader.kinds import Kinds
-from reloader.plan import Written, plain
+from reloader.written import Written, plain
 
 WRAPPERS: Mapping[type, Kinds] = {plan.Source: sources.KINDS, plan.Target: targets.KINDS}
 """The dataclasses with a `kind`, and where the settings of each kind are."""

@@ -1,7 +1,7 @@
 """What to read, and what an answer means.
 
 A source of a new kind is one module here, `reloader/sources/KIND.py`, or a module that a package names under the entry point
-group `reloader.sources`. It has two names: `Settings`, a dataclass made with `plan.plain`, and `Source`, which follows the protocol
+group `reloader.sources`. It has two names: `Settings`, a dataclass made with `written.plain`, and `Source`, which follows the protocol
 below. The module is imported only when a configuration names its kind, so an unused client library is never loaded.
 
 `Settings` may have a method `mistakes()` for rules between its keys: it yields `(key, message)`, the key dotted where it is nested.

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from reloader.backends.consul import Key, Prefix, Read, Service
-from reloader.plan import Connections, plain
+from reloader.plan import Connections
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
+from reloader.written import plain
 
 # What the way to the server would take for another path: an empty, `.` or `..` part.
 _UNSAFE = re.compile(r"(^|/)\.{0,2}/|(^|/)\.{1,2}$")

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from reloader.backends.local import ReadFailed
-from reloader.plan import Connections, Local, plain
+from reloader.plan import Connections, Local
 from reloader.snapshot import FailureKind, Outcome, Reading
+from reloader.written import plain
 
 
 @plain

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from reloader.backends.directory import Scan
-from reloader.plan import Connections, Directory, plain
+from reloader.plan import Connections, Directory
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
+from reloader.written import plain
 
 
 @plain

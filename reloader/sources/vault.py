@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from reloader.backends.vault import Secret, Write, parameters_of
-from reloader.plan import Connections, Duration, plain
+from reloader.plan import Connections
 from reloader.snapshot import Outcome, Reading
+from reloader.written import Duration, plain
 
 DEFAULT_POLL = 30.0
 

@@ -1,7 +1,7 @@
 """Who takes the configuration: finds the target, asks it to reload, proves that it did.
 
 A target of a new kind is one module here, `reloader/targets/KIND.py`, or a module that a package names under the entry point group
-`reloader.targets`. It has two names: `Settings`, a dataclass made with `plan.plain`, and `Target`, which follows the protocol below.
+`reloader.targets`. It has two names: `Settings`, a dataclass made with `written.plain`, and `Target`, which follows the protocol below.
 `Settings` may have a method `mistakes()` for rules between its keys: it yields `(key, message)`, the key dotted where it is nested.
 
 Nothing here waits: the pipeline looks again when it is told to, so that newer content, the end of a process or SIGTERM are never held up.

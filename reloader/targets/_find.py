@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from reloader.plan import Regex, plain
 from reloader.targets import Held, Trouble
 from reloader.world import World
 from reloader.world.processes import Process
+from reloader.written import Regex, plain
 
 COMM_BYTES = 15
 """How much of a name the kernel keeps."""

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reloader.plan import Secret, Tls, host_and_port
+from reloader.plan import Tls
 from reloader.targets._asking import Answer, Ask, Said
 from reloader.world import World
 from reloader.world.children import Children
 from reloader.world.clock import Clock
 from reloader.world.processes import TICK
+from reloader.written import Secret, host_and_port
 
 if TYPE_CHECKING:
     import requests

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from reloader.plan import HostPort, Url, plain
 from reloader.targets._asking import Answer, Ask, Attempt, Said
 from reloader.targets._probes import file, http, tcp
 from reloader.world import World
+from reloader.written import HostPort, Url, plain
 
 TIMEOUT = 1.0
 """How many seconds one question may take."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from reloader.plan import Duration, Verify, plain
+from reloader.plan import Verify
 from reloader.targets import _probes
 from reloader.targets._requests import Asked
 from reloader.world import World
+from reloader.written import Duration, plain
 
 
 @plain

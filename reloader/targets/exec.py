@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from math import inf
 from signal import SIGHUP, SIGKILL, SIGSTOP
 
-from reloader.plan import Duration, Signal, Verify, plain, signal_name
+from reloader.plan import Verify
 from reloader.targets import Held, Trouble, process
 from reloader.targets._find import Finder, Match
 from reloader.targets._ready import Ready
 from reloader.world import World
 from reloader.world.processes import TICK, Process
+from reloader.written import Duration, Signal, plain, signal_name
 
 RETRY = 1.0
 """How many seconds to wait where it could not be started for a reason that may pass, such as too many processes."""

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from reloader.plan import Duration, Secret, Status, Tls, Url, Verify, plain
+from reloader.plan import Tls, Verify
 from reloader.targets import _probes
 from reloader.targets._requests import Asked
 from reloader.world import World
+from reloader.written import Duration, Secret, Status, Url, plain
 
 
 @plain

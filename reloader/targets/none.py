@@ -1,9 +1,10 @@
 """No target: whoever reads the volume looks for itself."""
 
-from reloader.plan import Verify, plain
+from reloader.plan import Verify
 from reloader.targets import Instance
 from reloader.targets._proofs import Confirmed
 from reloader.world import World
+from reloader.written import plain
 
 
 @plain

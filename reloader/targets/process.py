@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from signal import SIGHUP, SIGKILL, SIGSTOP
 from typing import NoReturn
 
-from reloader.plan import Duration, Signal, Verify, plain, signal_name
+from reloader.plan import Verify
 from reloader.targets import Held, Instance, Trouble, Verification
 from reloader.targets._find import Finder, Match, described, is_executing, is_wrapper
 from reloader.targets._probing import Probed, probe_of
@@ -13,6 +13,7 @@ from reloader.targets._proofs import Alive, Life, Turnover, Workers
 from reloader.targets._ready import Readiness, Ready
 from reloader.world import World
 from reloader.world.processes import Process
+from reloader.written import Duration, Signal, plain, signal_name
 
 MIN_UPTIME = 5.0
 """How old a process must be to get a signal where nothing else proves that it survives; by then most have installed their own handler."""

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from reloader.plan import Secret, Tls, Verify
+from reloader.plan import Tls, Verify
 from reloader.targets import Held, Judgement, Trouble, Verdict, Verification, command, http
 from reloader.targets._asking import Answer, Attempt, Said
 from reloader.world import World
 from reloader.world.clock import Clock
+from reloader.written import Secret
 from tests.servers.certificates import Authority
 from tests.servers.misbehaving import Exchange, Misbehaving, cut, hang, misbehaving, redirect_to
 from tests.servers.ports import free_port

@@ -13,9 +13,10 @@ from reloader.backends import consul as consul_module
 from reloader.backends.consul import Backend, Key, Prefix, Read, Service
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
-from reloader.plan import Consul, Secret, Tls
+from reloader.plan import Consul, Tls
 from reloader.snapshot import FailureKind
 from reloader.world import World
+from reloader.written import Secret
 from tests.recorder import Recorder
 from tests.servers.certificates import Authority
 from tests.servers.misbehaving import (

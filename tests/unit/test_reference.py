@@ -9,11 +9,11 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 
 from reloader import plan, sources, targets
-from reloader.plan import Written
 from reloader.settings.environment import USUAL_NAMES
 from reloader.settings.model import SHAPE, Document
 from reloader.settings.shape import DEFAULT_KINDS, alternatives, hints_of
 from reloader.settings.yamlfile import read_value
+from reloader.written import Whole, Written
 
 PAGE = (Path(__file__).parents[2] / "docs/reference.md").read_text(encoding="utf-8")
 KINDS = [("sources", "Sources", sources.KINDS, kind) for kind in ("files", "consul", "vault", "env")]
@@ -124,4 +124,4 @@ def test_every_variable_is_there():
 )
 def test_a_page_that_drifts_is_noticed(rows, complaint):
     with pytest.raises(AssertionError, match=complaint):
-        assert_same(rows, {"a.keep": (plan.Whole, 3)})
+        assert_same(rows, {"a.keep": (Whole, 3)})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reloader import plan, settings
-from reloader.plan import Secret
+from reloader.written import Secret
 
 PIPELINE = "sources: {site: {kind: files, path: /etc/site}}\ntarget: {match: {name: nginx}}\n"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from reloader import settings
-from reloader.plan import Secret
+from reloader.written import Secret
 
 TWO_SERVERS = """\
 vault: {address: https://file:8200}

@@ -13,10 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from reloader import plan
 from reloader.backends import Backends
-from reloader.plan import Connections, Consul, Secret, Vault, VaultAuth
+from reloader.plan import Connections, Consul, Vault, VaultAuth
 from reloader.snapshot import Failure, FailureKind, Mailbox, Outcome, Reading
 from reloader.sources import KINDS, Source, make
 from reloader.world import World
+from reloader.written import Secret
 from tests.kubelet import KubeletVolume
 from tests.waiting import eventually
 

@@ -16,9 +16,10 @@ from reloader.backends.reads import Fetched, ReadFailed
 from reloader.backends.turns import Turns
 from reloader.backends.vault import Backend, Secret, Write
 from reloader.backends.vault_client import LONGEST_RETRY_AFTER, Client, Identity
-from reloader.plan import Secret as Hidden, Vault, VaultAuth
+from reloader.plan import Vault, VaultAuth
 from reloader.snapshot import FailureKind, Mailbox
 from reloader.world import World
+from reloader.written import Secret as Hidden
 from tests.servers.ports import free_port
 from tests.waiting import eventually
 

@@ -10,9 +10,10 @@ import pytest
 
 from reloader.backends.turns import Turns
 from reloader.backends.vault import Backend, Secret, Write, parameters_of
-from reloader.plan import Secret as Hidden, Tls, Vault, VaultAuth
+from reloader.plan import Tls, Vault, VaultAuth
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
 from reloader.world import World
+from reloader.written import Secret as Hidden
 from tests.servers.openbao import OpenBao
 from tests.waiting import eventually
 
