@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 
-from reloader import plan, sources, targets
+from reloader import sources, targets
 from reloader.settings.environment import USUAL_NAMES
 from reloader.settings.model import SHAPE, Document
 from reloader.settings.shape import DEFAULT_KINDS, alternatives, hints_of
