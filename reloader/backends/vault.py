@@ -76,7 +76,7 @@ class Backend(ReadingBackend):
 
     def __init__(self, plan: Vault, turns: Turns, world: World) -> None:
         super().__init__(turns, world, longest_read=_REQUESTS_OF_A_READ * DEADLINE)
-        self._client = Client(plan, world)
+        self._client = Client(plan, turns, world)
         self._mounts: dict[str, Mount] = {}
 
     def fetch(self, read: Hashable, state: Any, hold: float) -> Fetched:  # noqa: ARG002 - Vault holds no request
@@ -112,7 +112,7 @@ class Backend(ReadingBackend):
 
     def _read_versioned(self, read: Secret, path: str) -> Fetched:
         try:
-            answer = self._client.get(path, {"version": read.version} if read.version else None)
+            answer = self._client.get(path, {"version": read.version} if read.version else None).body
         except Answered as failed:
             raise self._gone(path, failed) or failed from None
         data = self._data(path, answer)
@@ -133,7 +133,7 @@ class Backend(ReadingBackend):
         if read.version:
             what = f"{mount.path} keeps no versions; remove `version`, or read a KV v2 secret"
             raise self._client.failure(FailureKind.MISCONFIGURED, read.path, what)
-        answer = self._client.get(read.path)
+        answer = self._client.get(read.path).body
         fields = self._data(read.path, answer)
         lease = _lease(answer)
         if lease is None:
@@ -141,7 +141,7 @@ class Backend(ReadingBackend):
         return self._issued(fields, began, lease)
 
     def _issue(self, read: Write, began: float) -> Fetched:
-        answer = self._client.post(read.path, json.loads(read.parameters))
+        answer = self._client.post(read.path, json.loads(read.parameters)).body
         fields = self._data(read.path, answer)
         lifetime = _lease(answer) or self._lifetime(fields, read.path, began)
         if lifetime is None:
@@ -196,7 +196,7 @@ class Backend(ReadingBackend):
     def _find_mount(self, path: str) -> Mount:
         try:
             # Every token may ask, and is told about the mounts on which it may do anything at all.
-            data = self._data(path, self._client.get(f"sys/internal/ui/mounts/{path}"))
+            data = self._data(path, self._client.get(f"sys/internal/ui/mounts/{path}").body)
         except Answered as failed:
             if failed.status == codes.forbidden:
                 raise self._client.failure(

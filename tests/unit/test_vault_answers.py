@@ -15,7 +15,8 @@ import pytest
 from reloader.backends.reads import Fetched, ReadFailed
 from reloader.backends.turns import Turns
 from reloader.backends.vault import Backend, Secret, Write
-from reloader.backends.vault_client import LONGEST_RETRY_AFTER, Client, Identity
+from reloader.backends.vault_client import Client
+from reloader.backends.vault_exchange import LONGEST_RETRY_AFTER
 from reloader.plan import Vault, VaultAuth
 from reloader.snapshot import FailureKind, Mailbox
 from reloader.world import World
@@ -35,6 +36,11 @@ Play = Callable[[str], Answer]
 def said(status: int, body: Any = None, **headers: str) -> Answer:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return status, {"Content-Length": str(len(content)), **{name.replace("_", "-"): text for name, text in headers.items()}}, content
+
+
+def client_of(plan: Vault) -> Client:
+    world = World()
+    return Client(plan, Turns(plan.address, plan.max_connections, world), world)
 
 
 class Stage:
@@ -77,7 +83,7 @@ class Stage:
         self._server.server_close()
 
     def client(self) -> Client:
-        return Client(self.plan(), World())
+        return client_of(self.plan())
 
     def plan(self) -> Vault:
         return Vault(address=self.address, auth=VaultAuth(token=Hidden(TOKEN)))
@@ -153,7 +159,7 @@ def test_a_denied_write_names_the_other_capability(stage):
 
 def test_a_refused_connection_says_so():
     address = f"http://127.0.0.1:{free_port()}"
-    client = Client(Vault(address=address, auth=VaultAuth(token=Hidden(TOKEN))), World())
+    client = client_of(Vault(address=address, auth=VaultAuth(token=Hidden(TOKEN))))
     with pytest.raises(ReadFailed, match=f"{address}: secret/app: Connection refused; check that the server runs") as caught:
         client.get("secret/app")
     assert caught.value.kind is UNREACHABLE
@@ -162,7 +168,7 @@ def test_a_refused_connection_says_so():
 def test_a_connection_that_is_closed_without_an_answer_says_so():
     with socket.create_server(("127.0.0.1", 0)) as server:
         Thread(target=_hang_up, args=(server,), daemon=True).start()
-        client = Client(Vault(address=f"http://127.0.0.1:{server.getsockname()[1]}", auth=VaultAuth(token=Hidden(TOKEN))), World())
+        client = client_of(Vault(address=f"http://127.0.0.1:{server.getsockname()[1]}", auth=VaultAuth(token=Hidden(TOKEN))))
         with pytest.raises(ReadFailed, match=r"the connection was closed|Connection reset") as caught:
             client.get("secret/app")
     assert caught.value.kind is UNREACHABLE
@@ -174,7 +180,7 @@ def _hang_up(server: socket.socket) -> None:
 
 def test_plain_http_where_tls_was_asked_for_is_a_mistake(stage):
     address = stage.address.replace("http", "https")
-    client = Client(Vault(address=address, auth=VaultAuth(token=Hidden(TOKEN))), World())
+    client = client_of(Vault(address=address, auth=VaultAuth(token=Hidden(TOKEN))))
     with pytest.raises(ReadFailed, match=r"TLS failed: .*; check vault\.tls\.\* and vault\.address") as caught:
         client.get("secret/app")
     assert caught.value.kind is MISCONFIGURED
@@ -182,7 +188,7 @@ def test_plain_http_where_tls_was_asked_for_is_a_mistake(stage):
 
 @pytest.mark.parametrize("address", ["vault:8200", "vault.test", "ftp://vault.test", "http://[::1"])
 def test_an_address_that_is_no_url_is_a_mistake(address):
-    client = Client(Vault(address=address, auth=VaultAuth(token=Hidden(TOKEN))), World())
+    client = client_of(Vault(address=address, auth=VaultAuth(token=Hidden(TOKEN))))
     with pytest.raises(ReadFailed, match=r"check that vault\.address is a http:// or https:// URL") as caught:
         client.get("secret/app")
     assert caught.value.kind is MISCONFIGURED
@@ -297,8 +303,8 @@ def test_a_refused_token_is_replaced_once_by_the_one_in_the_file_now(stage, tmp_
         return said(200, VERSION_3) if stage.tokens[-1] == "new" else said(403, NO)
 
     stage.play = play
-    client = Client(Vault(address=stage.address, auth=VaultAuth(token_file=str(token_file))), World())
-    assert client.get("secret/data/app") == VERSION_3
+    client = client_of(Vault(address=stage.address, auth=VaultAuth(token_file=str(token_file))))
+    assert client.get("secret/data/app").body == VERSION_3
     assert stage.tokens == ["old", "new"]
 
 
@@ -307,12 +313,12 @@ def test_a_file_that_holds_no_token_is_named_and_not_quoted(tmp_path, content):
     token_file = tmp_path / "token"
     token_file.write_bytes(content)
     with pytest.raises(ReadFailed, match=f"token_file {token_file} holds no token") as caught:
-        Identity(VaultAuth(token_file=str(token_file)), "http://vault.test").token()
+        client_of(Vault(address="http://vault.test", auth=VaultAuth(token_file=str(token_file)))).identity.token()
     assert caught.value.kind is MISCONFIGURED
     assert "lines" not in str(caught.value)
 
 
 def test_a_token_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(ReadFailed, match=r"token_file .*/none: No such file or directory; mount the file") as caught:
-        Identity(VaultAuth(token_file=str(tmp_path / "none")), "http://vault.test").token()
+        client_of(Vault(address="http://vault.test", auth=VaultAuth(token_file=str(tmp_path / "none")))).identity.token()
     assert caught.value.kind is MISCONFIGURED
