@@ -12,9 +12,12 @@ BACKOFF_CAP = 60.0
 BLOCKING_WAIT = 60.0
 """How long a Consul blocking query asks the server to hold it."""
 TURN_CYCLE = 10.0
-"""How long it may take until every read had its turn, where there are more reads than connections."""
+"""How long it should take until every read had its turn, where there are more reads than connections."""
 ANSWER_INTERVAL = 0.1
-"""The least time between two answers of one blocking query, so that a busy key is no busy loop (consul-template's 100 ms)."""
+"""The least time between two answers of one blocking query, so that a busy key is no busy loop (consul-template's 100 ms).
+
+It is the least that a read holds its connection too, so that however many reads there are, each connection asks ten times a second at most.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,12 @@ def turn(reads: int, connections: int) -> float:
     """Return how long a blocking read may hold its connection, so that each of `reads` has its turn."""
     if reads <= connections:
         return BLOCKING_WAIT
-    return TURN_CYCLE / ceil(reads / connections)
+    return max(ANSWER_INTERVAL, TURN_CYCLE / ceil(reads / connections))
+
+
+def round_of_turns(reads: int, connections: int) -> float:
+    """Return how long it takes until each of `reads` had its turn; a server may add a sixteenth to what it is told to hold."""
+    return ceil(reads / connections) * turn(reads, connections) * 17 / 16
 
 
 @dataclass(frozen=True, kw_only=True)

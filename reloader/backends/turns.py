@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from math import inf
 
-from reloader.schedule import turn
+from reloader.schedule import TURN_CYCLE, round_of_turns, turn
 from reloader.world import World
 
 IDLE = 3600.0
@@ -39,10 +39,27 @@ class Turns:
         self._clock = world.clock
         self._changed = threading.Condition()
         self._jobs: set[Job] = set()
+        self._soon: set[Job] = set()  # due in this cycle, or running
+        self._later: set[Job] = set()  # due some time
         self._queue: list[tuple[float, int, Job]] = []
         self._order = count(1)
         self._threads = 0
-        self._busy: dict[str, float] = {}
+        self._busy: dict[str, tuple[Job, float]] = {}
+
+    @property
+    def connections(self) -> int:
+        """How many reads run at once."""
+        return self._connections
+
+    def crowded(self) -> bool:
+        """Return whether there are more jobs than connections, be they due or not."""
+        with self._changed:
+            return len(self._jobs) > self._connections
+
+    def round(self) -> float:
+        """Return how many seconds pass at most until every job that is due soon had its turn, if none takes longer than it may hold."""
+        with self._changed:
+            return round_of_turns(self._sharing(), self._connections)
 
     def add(self, job: Job) -> None:
         """Do a job from now on, at once: where every connection waits for news, one of them is taken."""
@@ -53,7 +70,7 @@ class Turns:
                 self._threads += 1
                 threading.Thread(target=self._work, name=f"{self._address}#{next(self._order)}", daemon=True).start()
                 return
-            running = [other for other in self._jobs if other.running] if len(self._busy) == self._threads else []
+            running = [other for other, _ in self._busy.values()] if len(self._busy) == self._threads else []
         any(other.let_go() for other in running)
 
     def hurry(self, job: Job) -> None:
@@ -62,24 +79,44 @@ class Turns:
             if job in self._jobs:
                 self._schedule(job, self._clock.now())
 
+    def rest(self, job: Job) -> None:
+        """Do a job no more until it is hurried; while it rests, it takes no share of the connections."""
+        with self._changed:
+            if job not in self._soon and job not in self._later:
+                return
+            self._schedule(job, inf)
+        job.let_go()
+
     def remove(self, job: Job) -> None:
         """Do a job no more; a run under way that does not let go ends by itself, and what it brings is its owner's to drop."""
         with self._changed:
             job.ended = True
             self._jobs.discard(job)
+            self._share(job, inf)
             self._changed.notify_all()
         job.let_go()
 
     def busy(self) -> tuple[tuple[str, float], ...]:
         """Return each thread that is at a read, and when it must have ended."""
         with self._changed:
-            return tuple(self._busy.items())
+            return tuple((thread, until) for thread, (_, until) in self._busy.items())
 
     def _schedule(self, job: Job, at: float) -> None:
         job.due = at
+        self._share(job, at)
         if at < inf:
             heapq.heappush(self._queue, (at, next(self._order), job))
         self._changed.notify()
+
+    def _share(self, job: Job, at: float) -> None:
+        self._soon.discard(job)
+        self._later.discard(job)
+        if at < inf:
+            (self._soon if at - self._clock.now() <= TURN_CYCLE else self._later).add(job)
+
+    def _sharing(self) -> int:
+        """Return how many share the connections: those who wait for a time rather than for news need one for a moment, and count as one."""
+        return len(self._soon) + bool(self._later)
 
     def _work(self) -> None:
         name = threading.current_thread().name
@@ -112,7 +149,7 @@ class Turns:
             return None
 
     def _start(self, name: str, job: Job) -> Job:
-        job.running, job.due, job.hold = True, inf, turn(len(self._jobs), self._connections)
+        job.running, job.due, job.hold = True, inf, turn(self._sharing(), self._connections)
         # Consul adds up to a sixteenth to a wait, so that blocking queries spread out.
-        self._busy[name] = self._clock.now() + job.hold * 17 / 16 + job.longest
+        self._busy[name] = job, self._clock.now() + job.hold * 17 / 16 + job.longest
         return job

@@ -5,7 +5,19 @@ from math import inf
 
 from hypothesis import given, strategies as st
 
-from reloader.schedule import BLOCKING_WAIT, TURN_CYCLE, Backoff, Pace, first_poll, next_poll, reissue, splay, turn
+from reloader.schedule import (
+    ANSWER_INTERVAL,
+    BLOCKING_WAIT,
+    TURN_CYCLE,
+    Backoff,
+    Pace,
+    first_poll,
+    next_poll,
+    reissue,
+    round_of_turns,
+    splay,
+    turn,
+)
 
 SEEDS = st.integers(0, 2**32)
 TIMES = st.floats(0, 1e7)
@@ -56,7 +68,15 @@ def test_every_read_has_its_turn_within_a_cycle(reads, connections):
     if reads <= connections:
         assert hold == BLOCKING_WAIT
     else:
-        assert hold * -(-reads // connections) <= TURN_CYCLE + 1e-6
+        assert hold * -(-reads // connections) <= TURN_CYCLE + 1e-6 or hold == ANSWER_INTERVAL
+
+
+def test_many_reads_are_slow_rather_than_a_storm():
+    """Two thousand on four connections: 40 requests a second, and a minute until each had its turn."""
+    assert turn(2000, 4) == ANSWER_INTERVAL
+    assert round_of_turns(2000, 4) == 500 * ANSWER_INTERVAL * 17 / 16
+    assert round_of_turns(5, 4) == TURN_CYCLE * 17 / 16
+    assert round_of_turns(4, 4) == BLOCKING_WAIT * 17 / 16
 
 
 @given(TIMES, st.floats(0, 100), SEEDS)

@@ -227,3 +227,50 @@ def test_a_thread_at_a_read_says_until_when(make: Callable[[int], Reads]) -> Non
 
     assert name.startswith("address#")
     assert began + BLOCKING_WAIT * 17 / 16 + 5 <= due <= WORLD.clock.now() + BLOCKING_WAIT * 17 / 16 + 5
+
+
+def test_reads_that_rest_take_no_share_of_the_connections(make: Callable[[int], Reads]) -> None:
+    """A read that is due no more leaves its time to the others, and one that is due much later takes little of it."""
+    reads, holds = make(2), []
+    for _ in range(5):
+        reads.add(lambda hold: inf)
+    eventually(lambda: not reads.turns.busy() and not reads.turns._soon)
+    reads.add_waiting(holds.append)
+    later = reads.add(lambda hold: WORLD.clock.now() + 3600)
+    eventually(lambda: later in reads.turns._later and len(reads.turns.busy()) == 1)
+    reads.add_waiting(holds.append)
+
+    assert holds == [BLOCKING_WAIT, TURN_CYCLE / 2]
+    assert reads.turns.crowded()
+
+
+def test_a_read_that_is_put_to_rest_lets_go_and_comes_back_when_it_is_hurried(make: Callable[[int], Reads]) -> None:
+    """Until then it is not done, whatever its last run said."""
+    reads, ran = make(1), threading.Semaphore(0)
+    rests = threading.Event()
+    job = reads.add_waiting(lambda hold: ran.release())
+    assert ran.acquire(timeout=PATIENCE)
+
+    def resting(hold: float) -> float:
+        rests.set()
+        return inf
+
+    job.run = resting
+    reads.turns.rest(job)
+    assert rests.wait(PATIENCE)
+    eventually(lambda: not reads.turns.busy())
+    rests.clear()
+    assert not rests.wait(0.1)
+    reads.turns.hurry(job)
+
+    assert rests.wait(PATIENCE)
+
+
+def test_a_round_is_as_long_as_all_turns_together(make: Callable[[int], Reads]) -> None:
+    """It tells when a read must have had its turn again."""
+    reads = make(1)
+    reads.add_waiting()
+    assert reads.turns.round() == BLOCKING_WAIT * 17 / 16
+    reads.add_waiting()
+
+    assert reads.turns.round() == TURN_CYCLE * 17 / 16
