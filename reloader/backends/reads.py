@@ -3,8 +3,9 @@
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol
 
 from reloader.backends.turns import Job, Turns
@@ -69,6 +70,8 @@ class _Watched:
     latest: Outcome | None = None
     state: Any = None
     failures: int = 0
+    served: bool = False
+    """Whether another read brings its outcomes, so that it is not done by itself."""
 
 
 class ReadingBackend(ABC):
@@ -79,7 +82,7 @@ class ReadingBackend(ABC):
         self._world = world
         self._longest_read = longest_read
         self._backoff = backoff or Backoff()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what one read brings may be an outcome of others
         self._watched: dict[Hashable, _Watched] = {}
 
     @abstractmethod
@@ -118,8 +121,29 @@ class ReadingBackend(ABC):
             waiting = (inbox, name)
             watched.waiting.append(waiting)
             if watched.latest is not None:
-                self._put(inbox, name, watched.latest)
+                self._put(inbox, {name: watched.latest})
         return lambda: self._leave(watched, waiting)
+
+    def serve(self, outcomes: Mapping[Hashable, Outcome]) -> None:
+        """Deliver what another read brought, all of it together; these reads are not done by themselves until `unserve`."""
+        together: dict[Inbox, dict[str, Outcome]] = {}
+        with self._lock:
+            for read, outcome in outcomes.items():
+                if (watched := self._watched.get(read)) is not None:
+                    watched.latest, watched.served = outcome, True
+                    self._turns.rest(watched.job)
+                    for inbox, name in watched.waiting:
+                        together.setdefault(inbox, {})[name] = outcome
+            for inbox, named in together.items():
+                self._put(inbox, named)
+
+    def unserve(self, reads: Iterable[Hashable]) -> None:
+        """Do reads by themselves again, at once and anew."""
+        with self._lock:
+            for read in reads:
+                if (watched := self._watched.get(read)) is not None and watched.served:
+                    watched.served, watched.failures, watched.state = False, 0, None
+                    self._turns.hurry(watched.job)
 
     def look(self) -> None:
         """Do every repeatable read now, except those that failed: no retry comes sooner than its backoff allows."""
@@ -157,6 +181,8 @@ class ReadingBackend(ABC):
 
     def _run(self, watched: _Watched, hold: float) -> float:
         """Do the read once, deliver what came of it, and return when it is due next."""
+        if watched.served:
+            return inf
         try:
             fetched = self.fetch(watched.read, watched.state, 0.0 if watched.failures else hold)
         except LetGo:
@@ -182,15 +208,22 @@ class ReadingBackend(ABC):
 
     def _deliver(self, watched: _Watched, outcome: Outcome) -> None:
         with self._lock:
+            if watched.served:
+                return  # by one that is newer
             watched.latest = outcome
             for inbox, name in watched.waiting:
-                self._put(inbox, name, outcome)
+                self._put(inbox, {name: outcome})
 
-    def _put(self, inbox: Inbox, name: str, outcome: Outcome) -> None:
-        """Hand an outcome over; an inbox that chokes on it is told so, and neither this thread nor other inboxes suffer."""
+    def _put(self, inbox: Inbox, outcomes: Mapping[str, Outcome]) -> None:
+        """Hand outcomes over; an inbox that chokes on one of them is told which, and neither this thread nor other inboxes suffer."""
         try:
-            inbox.put({name: outcome})
+            inbox.put(outcomes)
         except Exception as error:
+            if len(outcomes) > 1:
+                for name, outcome in outcomes.items():
+                    self._put(inbox, {name: outcome})
+                return
+            (name,) = outcomes
             log.exception("reading of source %s not taken", name, exc_info=without_values(error))
             reason = f"internal error: {type(error).__name__}"
             inbox.put({name: Failure(kind=FailureKind.MISCONFIGURED, reason=reason, at=self._world.clock.now())})

@@ -323,3 +323,52 @@ class TestBackends:
         assert first._turns is second._turns
         for plan in plans:
             backends.release(plan)
+
+
+def test_what_one_read_brings_for_others_is_theirs() -> None:
+    """It comes together, they are not done by themselves meanwhile, and again once they are not served any more."""
+    backend, inbox = Scripted(lambda read, *_: fetched(f"{read} by itself"), connections=2), Recorder()
+    batches: list[set[str]] = []
+    put = inbox.put
+    inbox.put = lambda outcomes: (batches.append(set(outcomes)), put(outcomes))[1]  # type: ignore[method-assign]
+    for read in "xy":
+        backend.watch(read, inbox, read)
+    eventually(lambda: len(inbox.got) == 2)
+    backend.serve({read: Reading(value=f"{read} served", at=WORLD.clock.now()) for read in "xyz"})
+
+    assert sorted(inbox.values[2:]) == ["x served", "y served"]
+    assert batches[2:] == [{"x", "y"}]
+    late = Recorder()
+    backend.watch("x", late, "late")
+    assert late.latest == "x served"
+
+    backend.unserve("xz")
+    eventually(lambda: inbox.latest == "x by itself")
+    assert len(backend.calls) == 3
+    backend.close()
+
+
+def test_a_read_that_ends_after_it_was_served_is_dropped() -> None:
+    """It was asked before, so it may be older."""
+    go, inbox = threading.Event(), Recorder()
+    backend = Scripted(lambda *_: (go.wait(10), fetched("older"))[1])
+    backend.watch("x", inbox, "x")
+    eventually(lambda: backend.calls)
+    backend.serve({"x": Reading(value="newer", at=WORLD.clock.now())})
+    go.set()
+    eventually(lambda: not backend.heartbeats(), what="the read's end")
+
+    assert inbox.values == ["newer"]
+    backend.close()
+
+
+def test_an_inbox_that_chokes_on_one_of_several_gets_the_others() -> None:
+    """Only what it cannot take is a failure."""
+    backend, inbox = Scripted(lambda read, *_: fetched(read), connections=2), Recorder("bad", ValueError(CANARY))
+    for read in "xy":
+        backend.watch(read, inbox, read)
+    eventually(lambda: len(inbox.got) == 2)
+    backend.serve({"x": Reading(value="bad", at=1.0), "y": Reading(value="good", at=1.0)})
+
+    assert [(name, isinstance(outcome, Failure)) for name, outcome in inbox.got[2:]] == [("x", True), ("y", False)]
+    backend.close()
