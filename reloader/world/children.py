@@ -2,14 +2,21 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import IO, cast
 
 OUTPUT_LIMIT = 4096
 """How many bytes of a child's output are kept, from its end: an error text, not a data channel."""
+LOOK = 0.05
+"""Seconds until it is seen that a child ended whose output somebody else holds open; any other's end is seen at once."""
+
+_CHUNK = 65536
 
 
 @dataclass(frozen=True)
@@ -50,14 +57,12 @@ class Children:
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
             )
             ours.add(child.pid)
+        output = bytearray()
         with child, self._noted(child.pid):
-            try:
-                output, _ = child.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
+            in_time = _ends(child, output, timeout)
+            if not in_time:
                 _kill_group(child.pid)
-                output, _ = child.communicate()
-                return Ended(None, _tail(output))
-        return Ended(child.returncode, _tail(output))
+        return Ended(child.returncode if in_time else None, _tail(output))
 
     @contextlib.contextmanager
     def forking(self) -> Iterator[set[int]]:
@@ -94,12 +99,42 @@ class Children:
                 self._ours.discard(pid)
 
 
+def _ends(child: subprocess.Popen[bytes], output: bytearray, timeout: float) -> bool:
+    """Add the end of what a child writes to `output` until it ends; return whether it did in time.
+
+    The pipe may stay open: what the child left in the background holds it, and is not waited for.
+    """
+    pipe = cast("IO[bytes]", child.stdout).fileno()
+    readable = select.poll()
+    readable.register(pipe, select.POLLIN)
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        ended = child.poll() is not None  # before the last look at the pipe, so that nothing it wrote is missed
+        if readable.poll(0 if ended else min(left, LOOK) * 1000):
+            data = os.read(pipe, _CHUNK)
+            if not data:
+                return _waited(child, left)
+            output += data
+            del output[: -OUTPUT_LIMIT - 1]  # one more than is kept, so that it is known that there was more
+        elif ended:
+            return True
+    return child.poll() is not None
+
+
+def _waited(child: subprocess.Popen[bytes], timeout: float) -> bool:
+    try:
+        child.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
 
-def _tail(output: bytes) -> str:
+def _tail(output: bytearray) -> str:
     """Return the last whole lines: half of a secret could not be recognised and masked."""
     kept = output if len(output) <= OUTPUT_LIMIT else output[-OUTPUT_LIMIT:].partition(b"\n")[2]
     return kept.decode(errors="replace").strip()

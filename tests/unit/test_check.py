@@ -12,7 +12,7 @@ from reloader.check import Checker, CheckErrored, CheckRefused
 from reloader.check.keypair import check as check_keypair
 from reloader.fileset import Rendered, RenderedFile
 from reloader.plan import Check
-from reloader.world.children import Children
+from reloader.world.children import OUTPUT_LIMIT, Children
 from reloader.world.clock import Clock
 from tests.servers.certificates import Authority
 
@@ -64,6 +64,28 @@ def test_a_command_that_takes_too_long_is_killed_and_could_not_say_anything(tmp_
     """However long it would have taken."""
     with pytest.raises(CheckErrored, match=r"did not end within 0\.2 s"):
         run(tmp_path, "import time; time.sleep(600)", timeout=0.2)
+
+
+@pytest.mark.parametrize("start_new_session", [False, True])
+def test_what_a_command_leaves_in_the_background_is_not_waited_for(tmp_path: Path, start_new_session: bool) -> None:
+    """Though it holds the output open, and in a session of its own is not even killed with the command."""
+    leave = f"import subprocess; subprocess.Popen(['sleep', '5'], start_new_session={start_new_session})"
+    run(tmp_path, leave, timeout=4)
+    with pytest.raises(CheckErrored, match=r"did not end within 1 s"):
+        run(tmp_path, f"{leave}; import time; time.sleep(600)", timeout=1)
+    with pytest.raises(CheckRefused) as caught:
+        run(tmp_path, f"{leave}; print('canary', flush=True); raise SystemExit(1)", timeout=4)
+    assert caught.value.output == "canary"
+
+
+def test_only_the_last_lines_of_a_long_output_are_kept(tmp_path: Path) -> None:
+    """And only whole ones."""
+    with pytest.raises(CheckRefused) as caught:
+        run(tmp_path, "for line in range(100_000): print('line', line)\nraise SystemExit(1)")
+    lines = caught.value.output.splitlines()
+    assert lines[-1] == "line 99999"
+    assert lines == [f"line {number}" for number in range(100_000 - len(lines), 100_000)]
+    assert 4000 < len(caught.value.output) <= OUTPUT_LIMIT
 
 
 def test_a_command_that_dies_of_a_signal_could_not_say_anything(tmp_path: Path) -> None:
