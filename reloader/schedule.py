@@ -13,11 +13,18 @@ BLOCKING_WAIT = 60.0
 """How long a Consul blocking query asks the server to hold it."""
 TURN_CYCLE = 10.0
 """How long it should take until every read had its turn, where there are more reads than connections."""
+SUCCESSION = 10.0
+"""Over how many seconds leases are had anew after a change of tokens, where the end of the old one is not known."""
 ANSWER_INTERVAL = 0.1
 """The least time between two answers of one blocking query, so that a busy key is no busy loop (consul-template's 100 ms).
 
 It is the least that a read holds its connection too, so that however many reads there are, each connection asks ten times a second at most.
 """
+
+RESUMED_PER_SECOND = 200.0
+"""How many reads of one process are done in a second, on average, when their server is back."""
+RESUMED_WITHIN = 10.0
+"""Within how many seconds all of them are, however many."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,34 @@ def next_poll(now: float, interval: float, rng: random.Random) -> float:
     return now + interval * rng.uniform(0.9, 1.1)
 
 
+def renewal(now: float, left: float, rng: random.Random) -> float:
+    """Return when a lease is renewed: at about two thirds of what is left of it."""
+    return now + max(0.0, left) * rng.uniform(0.6, 0.7)
+
+
 def reissue(now: float, lifetime: float, rng: random.Random) -> float:
     """Return when a value that cannot be renewed is issued again: at 85 to 95 % of its lifetime from now."""
     return now + max(0.0, lifetime) * rng.uniform(0.85, 0.95)
+
+
+def last_renewal(now: float, left: float, term: float, rng: random.Random) -> float:
+    """Return when a lease that grows no more is issued anew: when 5 to 15 % of its usual term are left, so that both live for a while."""
+    return now + max(0.0, left - term * rng.uniform(0.05, 0.15))
+
+
+def rotation(now: float, left: float) -> float:
+    """Return when a value is read again that the server changes in `left` seconds, which it tells in whole ones."""
+    return now + left + 1.0
+
+
+def succession(now: float, left: float, rng: random.Random) -> float:
+    """Return when what ends with a token is had anew with the next one: spread over half of what is left, soon where nobody knows that."""
+    return now + rng.uniform(0.0, SUCCESSION if left == inf else max(0.0, left) / 2)
+
+
+def after_outage(now: float, reads: int, rng: random.Random) -> float:
+    """Return when one of so many reads that waited for their server is done, now that it is back: promptly, and not all at once."""
+    return now + rng.uniform(0.0, min(RESUMED_WITHIN, (reads - 1) / RESUMED_PER_SECOND))
 
 
 def turn(reads: int, connections: int) -> float:

@@ -138,6 +138,7 @@ class Supervisor:
         self.status.config_successful, self.status.config_mistakes = True, ()
         if plan != self._plan:
             self._apply(plan)
+            self._backends.wake()
             log.info("configuration taken")
 
     def _refuse(self, mistakes: list[str]) -> None:

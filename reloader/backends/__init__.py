@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from importlib import import_module
 from typing import Protocol
 
-from reloader.backends.reads import Heartbeat, Inbox
+from reloader.backends.reads import Heartbeat, Inbox, ReadingBackend
 from reloader.backends.turns import Turns
 from reloader.plan import BackendPlan, Directory, Local
 from reloader.world import World
@@ -73,6 +73,12 @@ class Backends:
         """Ask every backend for a look."""
         for backend, _users in self._open.values():
             backend.look()
+
+    def wake(self) -> None:
+        """Have every read done now that failed at a server: what was wrong may be mended."""
+        for backend, _users in self._open.values():
+            if isinstance(backend, ReadingBackend):
+                backend.wake()
 
     def heartbeats(self) -> tuple[Heartbeat, ...]:
         """Return the threads of all backends."""

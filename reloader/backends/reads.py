@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol
 
+from reloader.backends.gate import Gate
 from reloader.backends.turns import Job, Turns
 from reloader.schedule import Backoff, first_poll
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
@@ -35,12 +36,25 @@ class Heartbeat:
 class ReadFailed(Exception):
     """A read brought no answer. The message names address, path and mend, and never a value or a token."""
 
-    def __init__(self, kind: FailureKind, message: str, *, retry_after: float | None = None, current_until: float | None = None) -> None:
+    again_by: float = inf
+    """When it is tried again at the latest, because something ends then."""
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        current_until: float | None = None,
+        everywhere: bool = False,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.retry_after = retry_after
         """Seconds that the server asked us to wait, where it did."""
         self.current_until = current_until
+        self.everywhere = everywhere
+        """Whether every read of the server would fail like this now, so that only one at a time asks until one gets through."""
 
 
 class LetGo(Exception):
@@ -70,8 +84,15 @@ class _Watched:
     latest: Outcome | None = None
     state: Any = None
     failures: int = 0
+    """How often in a row it failed alone, or was the first to find that the server fails."""
+    told: ReadFailed | None = None
+    """The failure of the whole server that those who wait were told last."""
     served: bool = False
     """Whether another read brings its outcomes, so that it is not done by itself."""
+
+    @property
+    def is_failing(self) -> bool:
+        return isinstance(self.latest, Failure)
 
 
 class ReadingBackend(ABC):
@@ -82,6 +103,7 @@ class ReadingBackend(ABC):
         self._world = world
         self._longest_read = longest_read
         self._backoff = backoff or Backoff()
+        self._gate = Gate(turns, world, self._backoff)
         self._lock = threading.RLock()  # what one read brings may be an outcome of others
         self._watched: dict[Hashable, _Watched] = {}
 
@@ -105,6 +127,10 @@ class ReadingBackend(ABC):
     def let_go(self, read: Hashable) -> bool:  # noqa: ARG002 - for subclasses
         """End this read if it is under way and only waits for news; return whether it was."""
         return False
+
+    def known(self, read: Hashable) -> Reading | None:  # noqa: ARG002 - for subclasses
+        """Return what is known of a read before it is done for the first time: what an earlier run kept."""
+        return None
 
     def is_wanted(self, read: Hashable) -> bool:
         """Return whether somebody still waits for this read."""
@@ -132,6 +158,7 @@ class ReadingBackend(ABC):
                 if (watched := self._watched.get(read)) is not None:
                     watched.latest, watched.served = outcome, True
                     self._turns.rest(watched.job)
+                    self._gate.leave(watched.job)
                     for inbox, name in watched.waiting:
                         together.setdefault(inbox, {})[name] = outcome
             for inbox, named in together.items():
@@ -147,9 +174,20 @@ class ReadingBackend(ABC):
 
     def look(self) -> None:
         """Do every repeatable read now, except those that failed: no retry comes sooner than its backoff allows."""
+        if self._gate.is_closed:
+            return
         with self._lock:
-            watched = [each for each in self._watched.values() if self.repeatable(each.read) and not each.failures]
+            watched = [each for each in self._watched.values() if self.repeatable(each.read) and not each.is_failing]
         for each in watched:
+            self._turns.hurry(each.job)
+
+    def wake(self) -> None:
+        """Do every read now that failed, and begin its backoff anew: whoever changed a configuration wants to see what that mended."""
+        self._gate.wake()
+        with self._lock:
+            failing = [each for each in self._watched.values() if each.is_failing]
+        for each in failing:
+            each.failures = 0
             self._turns.hurry(each.job)
 
     def heartbeats(self) -> tuple[Heartbeat, ...]:
@@ -166,7 +204,8 @@ class ReadingBackend(ABC):
         self.free()
 
     def _start(self, read: Hashable) -> _Watched:
-        watched = _Watched(read, Job(lambda hold: self._run(watched, hold), self._longest_read, lambda: self.let_go(read)))
+        job = Job(lambda hold: self._run(watched, hold), self._longest_read, lambda: self.let_go(read))
+        watched = _Watched(read, job, latest=self.known(read))
         self._watched[read] = watched
         self._turns.add(watched.job)
         return watched
@@ -178,14 +217,18 @@ class ReadingBackend(ABC):
             if not watched.waiting and self._watched.get(watched.read) is watched:
                 del self._watched[watched.read]
                 self._turns.remove(watched.job)
+                self._gate.leave(watched.job)
 
     def _run(self, watched: _Watched, hold: float) -> float:
         """Do the read once, deliver what came of it, and return when it is due next."""
         if watched.served:
             return inf
+        if (told := self._gate.enter(watched.job)) is not None:
+            return self._held_up(watched, told)
         try:
-            fetched = self.fetch(watched.read, watched.state, 0.0 if watched.failures else hold)
+            fetched = self.fetch(watched.read, watched.state, 0.0 if watched.is_failing else hold)
         except LetGo:
+            self._gate.leave(watched.job)
             return self._world.clock.now()
         except ReadFailed as failed:
             return self._failed(watched, failed)
@@ -193,6 +236,7 @@ class ReadingBackend(ABC):
             # A mistake of ours must not end the thread that others share; its text may quote what was read, so only its type is told.
             log.exception("read failed in a way it should not", exc_info=without_values(error))
             return self._failed(watched, ReadFailed(FailureKind.MISCONFIGURED, f"internal error: {type(error).__name__}"))
+        self._gate.answered(watched.job)
         apart = fetched.polled and not isinstance(watched.latest, Reading)
         watched.failures, watched.state = 0, fetched.state
         self._deliver(watched, fetched.reading)
@@ -200,11 +244,32 @@ class ReadingBackend(ABC):
         return first_poll(now, fetched.due - now, self._world.random) if apart else fetched.due
 
     def _failed(self, watched: _Watched, failed: ReadFailed) -> float:
-        watched.failures += 1
+        """Tell those who wait, and return when to try again."""
         now = self._world.clock.now()
         self._deliver(watched, Failure(kind=failed.kind, reason=str(failed), at=now, current_until=failed.current_until))
+        if failed.everywhere:
+            return self._failed_with_all(watched, failed, now)
+        self._gate.failed_alone(watched.job, answered=failed.kind is not FailureKind.UNREACHABLE)
+        watched.failures += 1
         # Beside what the server asked for, so that those who were told the same time do not come back as one.
-        return now + (failed.retry_after or 0.0) + self._backoff.delay(watched.failures, self._world.random)
+        delay = self._backoff.delay(watched.failures, self._world.random)
+        return now + (failed.retry_after or 0.0) + min(delay, max(failed.again_by - now, self._backoff.floor(watched.failures)))
+
+    def _failed_with_all(self, watched: _Watched, failed: ReadFailed, now: float) -> float:
+        """Wait at the gate; a read that closed it again and again though others got through has a backoff of its own beside that."""
+        earliest = now + self._backoff.delay(watched.failures, self._world.random) if watched.failures else now
+        watched.told = self._gate.failed(watched.job, failed, earliest)
+        if watched.told is failed:
+            watched.failures += 1
+        return self._gate.due(watched.job)
+
+    def _held_up(self, watched: _Watched, told: ReadFailed) -> float:
+        """Tell those who wait, once, that the server is not asked."""
+        if watched.told is not told:
+            watched.told = told
+            reason = f"not asked while the server fails for another read: {told}"
+            self._deliver(watched, Failure(kind=told.kind, reason=reason, at=self._world.clock.now()))
+        return self._gate.due(watched.job)
 
     def _deliver(self, watched: _Watched, outcome: Outcome) -> None:
         with self._lock:

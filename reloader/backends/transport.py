@@ -3,6 +3,7 @@
 import ssl
 
 import requests
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from reloader.snapshot import FailureKind
 from reloader.world.session import RedirectRefused, TooLarge
@@ -39,14 +40,26 @@ def what_happened(error: requests.RequestException) -> str:
     return _reason(_innermost(error))
 
 
+def concerns_all(error: requests.RequestException) -> bool:
+    """Return whether no request would reach the server now: nothing listens, its name or its certificate is wrong, or the address is."""
+    if isinstance(error, requests.exceptions.SSLError):
+        return _is_about_tls(error)
+    return isinstance(error, ValueError) or any(isinstance(each, ConnectTimeoutError | NewConnectionError) for each in _chain(error))
+
+
 def _is_about_tls(error: requests.exceptions.SSLError) -> bool:
     """Return whether TLS itself failed, rather than the connection under it."""
     return not isinstance(_innermost(error), ssl.SSLEOFError | ConnectionError)
 
 
-def _innermost(error: BaseException) -> BaseException:
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what it came of."""
     inner = error.__cause__ or error.__context__
-    return error if inner is None else _innermost(inner)
+    return [error, *(() if inner is None else _chain(inner))]
+
+
+def _innermost(error: BaseException) -> BaseException:
+    return _chain(error)[-1]
 
 
 def _tls_reason(cause: BaseException) -> str:

@@ -73,11 +73,11 @@ class Turns:
             running = [other for other, _ in self._busy.values()] if len(self._busy) == self._threads else []
         any(other.let_go() for other in running)
 
-    def hurry(self, job: Job) -> None:
-        """Do a job as soon as there is a turn, whenever it was due; one that is being done is done again."""
+    def hurry(self, job: Job, at: float = -inf) -> None:
+        """Do a job as soon as there is a turn, or at a time that is sooner than it was due; one that is being done is done again."""
         with self._changed:
             if job in self._jobs:
-                self._schedule(job, self._clock.now())
+                self._schedule(job, min(job.due, max(at, self._clock.now())))
 
     def rest(self, job: Job) -> None:
         """Do a job no more until it is hurried; while it rests, it takes no share of the connections."""
