@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Gate:
     """The way of all reads of one backend to its server; used by several threads at once.
 
-    It is another read each time that asks while the others wait: one that alone fails as if the server did delays them for a moment only.
+    One read that fails as if the server did is not believed at once: the next one asks too. Then it is another one each time.
     """
 
     def __init__(self, turns: Turns, world: World, backoff: Backoff) -> None:
@@ -27,6 +27,7 @@ class Gate:
         self._backoff = backoff
         self._lock = threading.Lock()
         self._told: ReadFailed | None = None
+        self._suspect: Job | None = None  # the only one that failed so far
         self._failures = 0
         self._ask_at = -inf
         self._asking: Job | None = None
@@ -42,7 +43,8 @@ class Gate:
         with self._lock:
             if self._told is None:
                 return None
-            if self._asking is None and self._world.clock.now() >= self._ask_at:
+            another = self._suspect is not None and job is not self._suspect
+            if self._asking is None and (another or self._world.clock.now() >= self._ask_at):
                 self._asking = job
                 self._waiting.pop(job, None)
                 return None
@@ -54,18 +56,26 @@ class Gate:
         with self._lock:
             return self._ask_at if job is self._first() and self._asking is None else inf
 
-    def failed(self, job: Job, failure: "ReadFailed", earliest: float) -> "ReadFailed":
-        """Take a failure of the whole server, and let the job wait for its end, until `earliest` at least; return what all are told."""
+    def failed(self, job: Job, failure: "ReadFailed", failures: int) -> tuple["ReadFailed", bool]:
+        """Take a failure of the whole server, and let the job wait for its end.
+
+        `failures` is how often in a row the job failed alone; return what all are told, and whether it did so now.
+        """
         with self._lock:
             known = self._told
+            self._suspect = job if known is None or job is self._suspect else None
+            alone = self._suspect is not None
+            earliest = self._after(failures + alone)
             self._await(job, earliest)
             if known is not None and job is not self._asking:
-                return known  # it was under way already when another one failed
+                return known, alone  # it was under way already when another one failed
             self._told = told = failure if known is None or known.kind is not failure.kind else known
-            self._ask_later(failure.retry_after or 0.0)
+            self._failures += 1
+            # Beside what the server asked for, so that those who were told the same time do not come back as one.
+            self._ask_later((earliest if alone else self._after(self._failures)) + (failure.retry_after or 0.0))
             if known is not None and told is failure:
                 self._call(dict.fromkeys(self._waiting, -inf), -inf)
-            return told
+            return told, alone
 
     def failed_alone(self, job: Job, *, answered: bool) -> None:
         """Take a failure that says nothing of other reads; where the server said so itself, they may ask."""
@@ -75,7 +85,8 @@ class Gate:
             if answered or not self._waiting:
                 self._open()
             else:
-                self._ask_later(0.0)
+                self._failures += 1
+                self._ask_later(self._after(self._failures))
 
     def answered(self, job: Job) -> None:
         """Take an answer: where this job was the one to ask, all others may."""
@@ -86,9 +97,8 @@ class Gate:
     def leave(self, job: Job) -> None:
         """Take that a job is done no more, or ended without a word; if it was its turn to ask, it is another one's."""
         with self._lock:
-            mattered = job is self._asking or job is self._first()
             self._waiting.pop(job, None)
-            if mattered:
+            if self._asking in {job, None}:
                 self._pass_on()
 
     def wake(self) -> None:
@@ -105,21 +115,25 @@ class Gate:
     def _first(self) -> Job | None:
         return next(iter(self._waiting), None)
 
-    def _ask_later(self, asked_for: float) -> None:
-        """Put the next request off; beside what the server asked for, so that those who were told the same do not come back as one."""
-        self._failures += 1
-        self._ask_at = self._world.clock.now() + asked_for + self._backoff.delay(self._failures, self._world.random)
+    def _after(self, failures: int) -> float:
+        return self._world.clock.now() + (self._backoff.delay(failures, self._world.random) if failures else 0.0)
+
+    def _ask_later(self, at: float) -> None:
+        self._ask_at = at
         self._pass_on()
 
     def _pass_on(self) -> None:
         self._asking = None
+        another = next((job for job in self._waiting if job is not self._suspect), None) if self._suspect else None
         first = self._first()
-        if first is not None:
+        if another is not None:
+            self._turns.hurry(another)
+        elif first is not None:
             self._turns.hurry(first, self._ask_at)
 
     def _open(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        self._told = self._asking = None
+        self._told = self._asking = self._suspect = None
         self._failures = 0
         self._call(waiting, self._world.clock.now())
 

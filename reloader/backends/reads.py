@@ -84,7 +84,7 @@ class _Watched:
     latest: Outcome | None = None
     state: Any = None
     failures: int = 0
-    """How often in a row it failed alone, or was the first to find that the server fails."""
+    """How often in a row it failed while no other read did."""
     told: ReadFailed | None = None
     """The failure of the whole server that those who wait were told last."""
     served: bool = False
@@ -248,20 +248,14 @@ class ReadingBackend(ABC):
         now = self._world.clock.now()
         self._deliver(watched, Failure(kind=failed.kind, reason=str(failed), at=now, current_until=failed.current_until))
         if failed.everywhere:
-            return self._failed_with_all(watched, failed, now)
+            watched.told, alone = self._gate.failed(watched.job, failed, watched.failures)
+            watched.failures += alone
+            return self._gate.due(watched.job)
         self._gate.failed_alone(watched.job, answered=failed.kind is not FailureKind.UNREACHABLE)
         watched.failures += 1
         # Beside what the server asked for, so that those who were told the same time do not come back as one.
         delay = self._backoff.delay(watched.failures, self._world.random)
         return now + (failed.retry_after or 0.0) + min(delay, max(failed.again_by - now, self._backoff.floor(watched.failures)))
-
-    def _failed_with_all(self, watched: _Watched, failed: ReadFailed, now: float) -> float:
-        """Wait at the gate; a read that closed it again and again though others got through has a backoff of its own beside that."""
-        earliest = now + self._backoff.delay(watched.failures, self._world.random) if watched.failures else now
-        watched.told = self._gate.failed(watched.job, failed, earliest)
-        if watched.told is failed:
-            watched.failures += 1
-        return self._gate.due(watched.job)
 
     def _held_up(self, watched: _Watched, told: ReadFailed) -> float:
         """Tell those who wait, once, that the server is not asked."""

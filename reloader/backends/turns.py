@@ -76,8 +76,8 @@ class Turns:
     def hurry(self, job: Job, at: float = -inf) -> None:
         """Do a job as soon as there is a turn, or at a time that is sooner than it was due; one that is being done is done again."""
         with self._changed:
-            if job in self._jobs:
-                self._schedule(job, min(job.due, max(at, self._clock.now())))
+            if job in self._jobs and (at := max(at, self._clock.now())) < job.due:
+                self._schedule(job, at)
 
     def rest(self, job: Job) -> None:
         """Do a job no more until it is hurried; while it rests, it takes no share of the connections."""

@@ -8,9 +8,12 @@ from hypothesis import given, strategies as st
 from reloader.schedule import (
     ANSWER_INTERVAL,
     BLOCKING_WAIT,
+    RESUMED_PER_SECOND,
+    RESUMED_WITHIN,
     TURN_CYCLE,
     Backoff,
     Pace,
+    after_outage,
     first_poll,
     next_poll,
     reissue,
@@ -55,6 +58,13 @@ def test_an_issue_is_repeated_between_85_and_95_percent_of_its_lifetime(now, lif
     wait = reissue(now, lifetime, random.Random(seed)) - now
 
     assert 0.849 * lifetime <= wait <= 0.951 * lifetime
+
+
+@given(TIMES, st.integers(1, 10_000), SEEDS)
+def test_what_waited_for_a_server_is_done_promptly_and_spread(now, reads, seed):
+    wait = after_outage(now, reads, random.Random(seed)) - now
+
+    assert -1e-6 <= wait <= min(RESUMED_WITHIN, (reads - 1) / RESUMED_PER_SECOND) + 1e-6
 
 
 def test_a_lifetime_that_is_over_is_due_now():
