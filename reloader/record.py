@@ -141,6 +141,11 @@ class Record:
         generations = {number: replace(known, at=0.0) for number, known in self.generations.items()}
         return replace(self, boot=boot, generations=generations, published=linked if linked in generations else None)
 
+    def clocks(self, boot: str) -> tuple[tuple[float, float], ...]:
+        """Return how the boot clock and the wall clock stood together in this boot, as far as it is remembered."""
+        known = self.generations.values() if boot == self.boot else ()
+        return tuple((each.at, each.wall) for each in known if each.at and each.wall is not None)
+
     def superfluous(self, *, published: int | None, keep: int, before: float) -> list[int]:
         """Return the generations that nobody needs any more.
 

@@ -216,7 +216,7 @@ class Backend:
             value=found.files,
             at=now,
             whole=found.place.exchanged(place),
-            changed=min(now, now - self._clock.wall() + found.changed),
+            changed=self._clock.dated(found.changed),
             secret=found.private or found.place.identity[0] in self._mounts.memory,
             detail=_detail(found),
         )

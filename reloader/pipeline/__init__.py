@@ -157,6 +157,7 @@ class Pipeline:
             self._deliver()
         if not self.delivery.under_way:
             self._parts.turnstile.give(self._plan.name)
+        self.content.complete_record()
         known = self.report()
         if waited and not self.delivery.busy:
             return self._clock.now()  # what came meanwhile was not looked at, and its wake-up is used up

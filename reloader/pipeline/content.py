@@ -58,6 +58,8 @@ class Content:
         """Content that render, check or the target rejected."""
         self.unwritable: Rejected | None = None
         """What the volume cannot take."""
+        self.unsaved: Rejected | None = None
+        """What of the record the volume cannot take, though the set was published."""
 
     @property
     def held(self) -> frozenset[str]:
@@ -97,6 +99,14 @@ class Content:
     def refuse_volume(self, failed: StageFailed) -> None:
         """Note that the volume cannot be taken."""
         self._reject(failed, {}, self._world.clock.now())
+
+    def complete_record(self) -> None:
+        """Write what could not be written into the record, and note since when it cannot."""
+        volume = self._volume
+        if volume.unsaved is not None:
+            volume.note_record(volume.record)
+        since = self.unsaved.since if self.unsaved else self._world.clock.now()
+        self.unsaved = None if volume.unsaved is None else Rejected("record", volume.unsaved, since, refused=False)
 
     def confirmed(self, number: int) -> None:
         """Take note that the target runs on a generation."""

@@ -62,7 +62,7 @@ class View:
 def facts(view: View) -> Facts:
     """Return what the verdict on a pipeline depends on."""
     plan, now, published = view.plan, view.now, view.volume.published
-    rejected, unwritable = view.content.rejected, view.content.unwritable
+    rejected, unwritable = view.content.rejected, view.content.unwritable or view.content.unsaved
     refused_first = rejected is not None and rejected.stage != "render" and rejected.refused and published is None
     return Facts(
         mode=plan.failure.mode,

@@ -10,6 +10,8 @@ from reloader.world import World
 
 SHORTEST, LONGEST = 1.0, 3600.0
 """Between how many seconds refused content waits, whatever `retry_refused` says: each try asks the target for a reload."""
+MOST = 1.1
+"""How many times its delay it waits at most."""
 
 
 class Refusals:
@@ -38,6 +40,8 @@ class Refusals:
         if known is None:
             return None
         wait = inf if known.retry is None else known.retry - self._world.clock.wall()
+        if known.retry is not None and self._backoff is not None and wait > self._longest(self._backoff, known.failures):
+            return None  # no delay is that long: the wall clock was set back
         return None if wait <= 0 else self._world.clock.now() + wait
 
     def accept(self, fingerprint: str) -> None:
@@ -56,4 +60,8 @@ class Refusals:
 
     def _delay(self, backoff: Backoff, failures: int) -> float:
         """Return a wait that is a tenth shorter or longer than `first`, doubled with every refusal."""
-        return max(SHORTEST, backoff.ceiling(failures) * self._world.random.uniform(0.9, 1.1))
+        return max(SHORTEST, backoff.ceiling(failures) * self._world.random.uniform(0.9, MOST))
+
+    @staticmethod
+    def _longest(backoff: Backoff, failures: int) -> float:
+        return max(SHORTEST, backoff.ceiling(failures) * MOST)

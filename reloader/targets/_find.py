@@ -153,7 +153,7 @@ class Finder:
             written = Path(match.pidfile).stat().st_mtime
         except OSError:
             return True
-        return process.started > self._clock.now() - (self._clock.wall() - written) + _PIDFILE_SLACK
+        return process.started > self._clock.dated(written) + _PIDFILE_SLACK
 
     def _pid_in_file(self) -> int | None:
         if self._match.pidfile is None:

@@ -97,7 +97,7 @@ def file(path: str, clock: Clock, *, started: float) -> Ask:
             written = Path(path).stat().st_mtime
         except OSError as error:
             return Answer(said=Said.NOTHING, reason=f"{path}: {error.strerror}")
-        if clock.wall() - written > clock.now() - started + _COARSE:
+        if clock.dated(written) < started - _COARSE:
             return Answer(said=Said.NO, reason=f"{path} is older than the process")
         return YES
 

@@ -151,14 +151,18 @@ class Volume:
         self.open()
         layout.refuse_names(rendered)
         with explained("stage", self.path):
+            layout.refuse_foreign_data(self.path)
             self._refuse_in_the_way(rendered)
-            self.record = replace(self.record, last=max(self.record.last, number))
+            before = self.record.last
+            self.record = replace(self.record, last=max(before, number))
             try:
                 write_set(self.directory(number), rendered, self._plan.dir_mode, self._world.disk)
                 self.record = self.record.stage(number, fingerprint, expires)
                 self._home.save(self.record)
             except BaseException:
                 self.discard(number)
+                if layout.is_free(self.path, number):  # the next try then fails in the same words, which are logged once
+                    self.record = replace(self.record, last=before)
                 raise
         return self.directory(number)
 
@@ -171,6 +175,7 @@ class Volume:
         """
         self.open()
         with explained("publish", self.path):
+            layout.refuse_foreign_data(self.path)
             self._show(number)
             self._switch(number)
             self._world.disk.sync_directory(self.path)
@@ -199,7 +204,7 @@ class Volume:
 
     def note_record(self, record: Record) -> None:
         """Take a record; what cannot be written now is, the next time."""
-        if record != self.record:
+        if record != self.record or self.unsaved is not None:
             self._try_remembering(record)
 
     def doubt(self) -> None:
@@ -213,9 +218,13 @@ class Volume:
             VolumeError: it cannot be done now.
 
         """
-        number = self.next_number()
+        number, before = self.next_number(), self.record.withdrawn
         self.record = replace(self.record, withdrawn=number)  # written with the stage, so that a crash after the switch knows what it sees
-        self.stage(number, {}, "")
+        try:
+            self.stage(number, {}, "")
+        except VolumeError:
+            self.record = replace(self.record, withdrawn=before)  # the number may be another set's
+            raise
         self.publish(number)
         self._try_remembering(self.record.without([other for other in self.record.generations if other != number]))
         self._try_tidying()
@@ -264,6 +273,7 @@ class Volume:
         now, wall = self._world.clock.now(), self._world.clock.wall()
         linked, there = layout.linked(self.path), layout.generations(self.path)
         record = self._home.load()
+        self._world.clock.learn(record.clocks(self._world.clock.boot()) if record else ())
         if record is None:  # older ones were published once; when is not known any more
             older = {number: Generation(fingerprint="", at=now, wall=wall) for number in there if linked is not None and number < linked}
             record = Record(boot=self._world.clock.boot(), generations=older)

@@ -57,13 +57,21 @@ def refuse_foreign_data(volume: Path) -> None:
         return
     if to is None or not _GENERATION.fullmatch(to):
         what = "is not a link" if to is None else f"points to {to!r}"
-        raise VolumeError("open", f"{path} {what}: another program fills this directory; give the volume a directory of its own")
+        raise VolumeError(
+            "open", f"{path} {what}: another program fills this directory; remove it, or give the volume a directory of its own"
+        )
 
 
 def generations(volume: Path) -> set[int]:
     """Return the numbers of all generations that are there, whole or not."""
     with os.scandir(volume) as entries:
         return {int(match[1]) for entry in entries if (match := _GENERATION.fullmatch(entry.name)) and entry.is_dir(follow_symlinks=False)}
+
+
+def is_free(volume: Path, number: int) -> bool:
+    """Return whether nothing has the name of that generation, nor is left of its removal."""
+    name = generation_name(number)
+    return not any(os.path.lexists(volume / each) for each in (name, name + REMOVED))
 
 
 def leftovers(volume: Path) -> list[Path]:

@@ -139,6 +139,7 @@ class Mounted:
         self._key = home.key()
         if record is None:
             return
+        self._world.clock.learn(record.clocks(self._world.clock.boot()))
         self.record = record.enter_boot(self._world.clock.boot(), record.published)
         number = self.record.published
         known = self.record.generations.get(number) if number is not None else None

@@ -112,6 +112,29 @@ def test_a_confirmation_that_cannot_be_written_is_kept_and_written_later(tmp_pat
     assert volume.confirmed_by(number, {"pid": 1})
 
 
+def test_a_withdrawal_that_failed_hides_no_later_set(tmp_path: Path) -> None:
+    """Also where that set gets the number which the empty one would have had."""
+    broken = False
+
+    def hook(_index: int, name: str, run, args):
+        if broken and name == "make_directory":
+            raise OSError(errno.ENOSPC, "x", str(args[0]))
+        return run()
+
+    volume = make(tmp_path, volumes.hooked(hook))
+    volume.open()
+    publish(volume, OLD)
+    broken = True
+    with pytest.raises(VolumeError, match="the volume is full"):
+        volume.withdraw()
+    assert volume.published is not None
+    broken = False
+    number = publish(volume, NEW)
+
+    assert volume.published.number == number
+    assert seen(tmp_path) == NEW
+
+
 def test_half_of_a_removed_generation_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
     """Also when the record, which knew that it was to be removed, is lost."""
 
