@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,26 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.servers.daemon import Daemon
 from tests.servers.ports import free_port
 
+PROGRAM: Sequence[str | Path] = (sys.executable, "-m", "reloader")
+
 
 def reloader(*arguments: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
-    command = [sys.executable, "-m", "reloader", *map(str, arguments)]
+    command = [*map(str, PROGRAM), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}, check=False)
 
 
 class Sidecar:
-    """A running `reloader run` with its endpoints on a free port; `arguments` are its files, or its options."""
+    """A running `reloader run` with its endpoints on a free port; `arguments` are its files, or its options.
 
-    def __init__(self, folder: Path, *arguments: Path | str, env: Mapping[str, str] | None = None) -> None:
+    `program` is what takes the place of `reloader`, for a sidecar in a world of its own.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: Path | str, env: Mapping[str, str] | None = None, program: Sequence[str | Path] = PROGRAM
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._program = program
         self._arguments = arguments
         self._env = env
         self.port = free_port()
@@ -50,7 +58,7 @@ class Sidecar:
 
     def start(self) -> "Sidecar":
         """Start it and return when its endpoints answer."""
-        command = [sys.executable, "-m", "reloader", "run", *map(str, self._arguments)]
+        command = [*map(str, self._program), "run", *map(str, self._arguments)]
         command += ["--listen", f"127.0.0.1:{self.port}", "--log-format", "json", "--log-level", "debug"]
         self._daemon.start(command, env=self._env, ready=lambda: self.get("/metrics").ok)
         return self

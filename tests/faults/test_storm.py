@@ -6,13 +6,13 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from math import inf
 from pathlib import Path
 
 import pytest
 
+from tests.faults.checker import Checker
 from tests.kubelet import KubeletVolume
 from tests.scale import rounds
 from tests.targets.reading import FILES, read
@@ -102,39 +102,6 @@ class Pod:
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "reloader", "run", str(self.configuration)]
             return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log)
-
-
-class Checker(threading.Thread):
-    """Reads the set over and over, below the directory that `..data` leads to at that moment."""
-
-    def __init__(self, live: Path) -> None:
-        super().__init__(daemon=True)
-        self._live = live
-        self._stopped = threading.Event()
-        self.reads = 0
-        self.seen: set[str] = set()
-        self.torn: list[str] = []
-
-    def run(self) -> None:
-        while not self._stopped.wait(0.0005):
-            try:
-                found = read(self._live)
-            except OSError as problem:
-                self.torn.append(f"a file of the set was missing: {problem}")
-                continue
-            if found is not None:
-                self._look({*found.values()})
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self.join()
-
-    def _look(self, contents: set[str]) -> None:
-        self.reads += 1
-        numbers = {word for content in contents for word in content.split()}
-        self.seen |= numbers
-        if len(contents) != 1 or len(numbers) != 1:
-            self.torn.append(f"the files of one set speak of {sorted(numbers)}")
 
 
 def storm(pod: Pod) -> None:

@@ -203,7 +203,7 @@ SITUATIONS = {
         "content rejected, waiting",
         "content rejected, waited max_staleness",
     ],
-    "the volume cannot be written (full, read-only, something foreign in the way)": [
+    "the volume, or its record alone, cannot be written (full, read-only, something foreign in the way)": [
         "volume cannot be written, waiting",
         "volume cannot be written, waited max_staleness",
     ],
@@ -215,7 +215,7 @@ SITUATIONS = {
         "the target refuses what is published, and there is nothing to go back to"
     ],
     "a person put an earlier generation back": ["a person put an earlier generation back"],
-    "the record on the volume cannot be read, as after a change of the UID; what is published stays": [
+    "at the start, the volume is read-only, or its record cannot be read, as after a change of the UID; what is published stays": [
         "the record on the volume cannot be read"
     ],
     "the target does not run": ["target absent"],
