@@ -84,6 +84,8 @@ class Consul:
     token: Secret | None = None
     token_file: str | None = None
     datacenter: str | None = None
+    namespace: str | None = None
+    partition: str | None = None
     tls: Tls = Tls()
     max_connections: Count = 4
 

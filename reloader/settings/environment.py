@@ -119,6 +119,8 @@ _USUAL: Mapping[str, tuple[Loc, Callable[[str], Any]]] = {
     # Consul's own tools let the file win where both are set, so it comes first.
     "CONSUL_HTTP_TOKEN_FILE": (("consul", "token_file"), _as_it_is),
     "CONSUL_HTTP_TOKEN": (("consul", "token"), _as_it_is),
+    "CONSUL_NAMESPACE": (("consul", "namespace"), _as_it_is),
+    "CONSUL_PARTITION": (("consul", "partition"), _as_it_is),
     "CONSUL_CACERT": (("consul", "tls", "ca_file"), _as_it_is),
     "CONSUL_CLIENT_CERT": (("consul", "tls", "cert_file"), _as_it_is),
     "CONSUL_CLIENT_KEY": (("consul", "tls", "key_file"), _as_it_is),
@@ -133,7 +135,7 @@ def usual(tree: Tree, environ: Mapping[str, str]) -> list[Mistake]:
     """Fill in what the file leaves open from the variables of Vault's and Consul's own tools; empty ones count as not set."""
     mistakes = []
     for name, (loc, parse) in _USUAL.items():
-        if (text := environ.get(name)) and not _said(tree, loc):
+        if (text := environ.get(name)) and not _said(tree, loc) and not _logs_in(tree, loc):
             try:
                 tree.put(loc, parse(text), Place("environment", name))
             except ValueError as error:
@@ -146,6 +148,11 @@ def _said(tree: Tree, loc: Loc) -> bool:
     *above, key = loc
     instead = {"token": "token_file", "token_file": "token"}.get(str(key), str(key))
     return tree.look(loc) is not MISSING or tree.look((*above, instead)) is not MISSING
+
+
+def _logs_in(tree: Tree, loc: Loc) -> bool:
+    """Return whether this is a token of Vault, and the file says that we log in for another one."""
+    return loc == ("vault", "auth", "token") and tree.look(("vault", "auth", "method")) not in {MISSING, "token"}
 
 
 def _consul_scheme(tree: Tree, written: str) -> list[Mistake]:

@@ -1,10 +1,10 @@
-"""Values of a Consul server: the text of a key, the keys below a folder, or the instances of a service."""
+"""Values of a Consul server: the text of a key, the keys below a folder, the instances of a service, names of services or nodes."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from reloader.backends.consul import Key, Prefix, Read, Service
+from reloader.backends.consul_reads import Key, Nodes, Prefix, Read, Service, Services
 from reloader.plan import Connections
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
 from reloader.written import plain
@@ -12,10 +12,12 @@ from reloader.written import plain
 # What the way to the server would take for another path: an empty, `.` or `..` part.
 _UNSAFE = re.compile(r"(^|/)\.{0,2}/|(^|/)\.{1,2}$")
 
+_WAYS = ("key", "prefix", "service", "services", "nodes")
+
 
 @plain
 class Settings:
-    """What a source of kind `consul` is told; exactly one of `key`, `prefix` and `service`."""
+    """What a source of kind `consul` is told; exactly one of `key`, `prefix`, `service`, `services` and `nodes`."""
 
     key: str | None = None
     """A key; its text is the value."""
@@ -23,6 +25,10 @@ class Settings:
     """A folder of keys; a mapping of the rest of their path to their text is the value."""
     service: str | None = None
     """A service; a list of its instances is the value."""
+    services: bool = False
+    """Whether the sorted names of all services are the value."""
+    nodes: bool = False
+    """Whether the sorted names of all nodes are the value."""
     passing: bool = True
     """Whether only instances count whose checks all pass."""
     tag: str | None = None
@@ -34,9 +40,9 @@ class Settings:
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """Yield each key whose value cannot work, with what was expected."""
-        given = [name for name in ("key", "prefix", "service") if getattr(self, name) is not None]
+        given = [name for name in _WAYS if getattr(self, name) not in (None, False)]
         if len(given) != 1:
-            yield given[1] if given else "key", "expected exactly one of key, prefix and service"
+            yield given[1] if given else "key", f"expected exactly one of {', '.join(_WAYS[:-1])} and {_WAYS[-1]}"
         yield from self._strangers()
         if self.key is not None and (not self.key or self.key.endswith("/") or _UNSAFE.search(self.key)):
             yield "key", "expected a key such as app/flags, without a slash at either end"
@@ -82,5 +88,7 @@ def _read(settings: Settings) -> Read:
         return Service(settings.service, settings.passing, settings.tag, settings.near)
     if settings.key is not None:
         return Key(settings.key)
+    if settings.services or settings.nodes:
+        return Services() if settings.services else Nodes()
     folder = settings.prefix or ""
     return Prefix(folder if folder.endswith("/") or not folder else f"{folder}/")

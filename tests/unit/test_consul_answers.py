@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from reloader.backends import consul as consul_module
-from reloader.backends.consul import Backend, Key, Prefix, Read, Service
+from reloader.backends import consul_client
+from reloader.backends.consul import Backend
+from reloader.backends.consul_reads import Key, Nodes, Prefix, Read, Service, Services
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
 from reloader.plan import Consul, Tls
@@ -77,7 +78,7 @@ def failure(behave: Behaviour, read: Read = KEY, **options: Any) -> ReadFailed:
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give servers that hang less time."""
-    monkeypatch.setattr(consul_module, "DEADLINE", 0.5)
+    monkeypatch.setattr(consul_client, "DEADLINE", 0.5)
 
 
 @pytest.mark.parametrize("state", [None, 7], ids=["first", "blocking"])
@@ -109,6 +110,7 @@ def test_nobody_there_is_unreachable() -> None:
         fetch(server)
 
     assert caught.value.kind == UNREACHABLE
+    assert caught.value.everywhere
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_an_answer_that_is_none_has_its_kind_and_a_mend(behave: Behaviour, kind:
 def test_an_oversize_answer_is_misconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is too large for one answer has to be made smaller."""
     monkeypatch.setattr("reloader.world.session.BODY_LIMIT", 2**20)
-    monkeypatch.setattr(consul_module, "DEADLINE", 30)
+    monkeypatch.setattr(consul_client, "DEADLINE", 30)
 
     assert failure(endless).kind == MISCONFIGURED
 
@@ -156,6 +158,8 @@ def test_an_oversize_answer_is_misconfigured(monkeypatch: pytest.MonkeyPatch) ->
     [
         (Prefix("a/"), 'key_prefix "a/" { policy = "read" }'),
         (Service("web"), 'service "web" { policy = "read" } and node_prefix "" { policy = "read" }'),
+        (Services(), 'service_prefix "" { policy = "read" }'),
+        (Nodes(), 'node_prefix "" { policy = "read" }'),
     ],
 )
 def test_a_denied_read_names_the_rule_it_lacks(read: Read, rule: str) -> None:
@@ -173,6 +177,8 @@ def test_services_that_are_not_as_consul_says_are_misconfigured() -> None:
     """A list of something else is no list of instances."""
     assert failure(says([{"CANARY": 1}], X_Consul_Index="7"), Service("web")).kind == MISCONFIGURED
     assert failure(says("null", X_Consul_Index="7"), Service("web")).kind == MISCONFIGURED
+    assert failure(says(["CANARY"], X_Consul_Index="7"), Services()).kind == MISCONFIGURED
+    assert failure(says([{"Node": ["CANARY"]}], X_Consul_Index="7"), Nodes()).kind == MISCONFIGURED
 
 
 def test_a_wrong_certificate_is_misconfigured(tmp_path: Path) -> None:
@@ -182,6 +188,7 @@ def test_a_wrong_certificate_is_misconfigured(tmp_path: Path) -> None:
         fetch(server)
 
     assert caught.value.kind == MISCONFIGURED
+    assert caught.value.everywhere
 
 
 def test_a_right_certificate_is_taken(tmp_path: Path) -> None:
@@ -201,16 +208,15 @@ class TestQueries:
         with misbehaving(answer_key) as server:
             fetched = fetch(server)
 
-            assert server.exchanges[0].query == {}
+            assert server.exchanges[0].query == {"stale": "1"}
         assert fetched.state == 7
-        assert fetched.reading.current_until == float("inf")
 
     def test_later_ones_wait_from_the_index(self) -> None:
         """The server may hold them for as long as the turn lasts."""
         with misbehaving(answer_key) as server:
             fetch(server, state=7, hold=2.5)
 
-            assert server.exchanges[0].query == {"index": "7", "wait": "2500ms"}
+            assert server.exchanges[0].query == {"index": "7", "wait": "2500ms", "stale": "1"}
 
     def test_the_deadline_lies_above_what_the_server_may_take(self) -> None:
         """A server that takes its wait and a sixteenth more is in time."""
@@ -227,17 +233,19 @@ class TestQueries:
         with misbehaving(answer_key) as server:
             fetch(server, state=7, hold=0)
 
-            assert server.exchanges[0].query == {}
+            assert server.exchanges[0].query == {"stale": "1"}
 
     @pytest.mark.parametrize(
-        ("state", "answered", "then"), [(None, "7", 7), (7, "9", 9), (7, "7", 7), (7, "3", 0), (None, "0", 1), (1, "0", 0)]
+        ("state", "answered", "then"), [(None, "7", 7), (7, "9", 9), (7, "7", 7), (7, "3", 3), (None, "0", 1), (1, "0", 1)]
     )
     def test_the_index_is_reset_when_it_goes_backwards_and_never_makes_a_busy_loop(
         self, state: int | None, answered: str, then: int
     ) -> None:
-        """Below what was seen the server was restored, so the next query must not wait; 0 would never block."""
+        """Below what was seen the server was restored, or lags: the leader is asked, without waiting; 0 would never block."""
         with misbehaving(lambda exchange: answer_key(exchange, X_Consul_Index=answered)) as server:
             assert fetch(server, state=state).state == then
+
+            assert [exchange.query for exchange in server.exchanges[1:]] == [{}] * (int(answered) < (state or 0))
 
     def test_an_answer_is_not_asked_for_again_too_soon(self) -> None:
         """A busy key is no busy loop."""
@@ -251,7 +259,59 @@ class TestQueries:
         with misbehaving(answer_key) as server:
             fetch(server, datacenter="dc2")
 
-            assert server.exchanges[0].query == {"dc": "dc2"}
+            assert server.exchanges[0].query == {"dc": "dc2", "stale": "1"}
+
+    def test_namespace_and_partition_are_headers(self) -> None:
+        """Of every request, and only where they are given: the open-source server has neither."""
+        with misbehaving(answer_key) as server:
+            fetch(server, namespace="team", partition="east")
+            fetch(server)
+
+            first, second = (exchange.headers for exchange in server.exchanges)
+        assert (first["x-consul-namespace"], first["x-consul-partition"]) == ("team", "east")
+        assert not {"x-consul-namespace", "x-consul-partition"} & second.keys()
+
+    def test_a_server_that_lags_is_not_believed(self) -> None:
+        """What it says may be old, so the leader is asked, once; within the bound any server will do."""
+
+        def lagging(milliseconds: int) -> Behaviour:
+            def consul(exchange: Exchange) -> None:
+                stale = "stale" in exchange.query
+                answer_key(exchange, "old" if stale else "new", X_Consul_LastContact=str(milliseconds if stale else 0))
+
+            return consul
+
+        with misbehaving(lagging(2001)) as server:
+            assert fetch(server, state=7).reading.value == "new"
+            assert [exchange.query.get("index") for exchange in server.exchanges] == ["7", None]
+            server.behave = lagging(2000)
+            assert fetch(server, state=7).reading.value == "old"
+            assert len(server.exchanges) == 3
+
+    def test_without_a_leader_it_is_known_until_when_the_last_answer_held(self) -> None:
+        """Whoever answers says how long it has been without one."""
+        before = WORLD.clock.now()
+        failed = failure(says([], 200, X_Consul_Index="7", X_Consul_KnownLeader="false", X_Consul_LastContact="5000"))
+
+        assert failed.everywhere
+        assert failed.current_until == pytest.approx(before - 5, abs=2)
+
+    @pytest.mark.parametrize(
+        ("behave", "everywhere"),
+        [
+            (says("No cluster leader", 500), True),
+            (says("rpc error: CANARY", 500), False),
+            (says("", 503), True),
+            (says("", 429, Retry_After="3"), True),
+            (says("", 429), False),
+            (says("", 403), False),
+            (hang, False),
+            (cut, False),
+        ],
+    )
+    def test_some_failures_are_the_servers_and_not_the_reads(self, behave: Behaviour, everywhere: bool) -> None:
+        """Then every other read would fail alike."""
+        assert failure(behave).everywhere == everywhere
 
     def test_a_path_in_the_address_is_kept(self) -> None:
         """A Consul behind a proxy may have one."""
@@ -268,7 +328,7 @@ class TestQueries:
         with misbehaving(answer_key) as server:
             fetch(server, Key(key))
 
-            assert unquote(server.exchanges[0].target) == f"/v1/kv/{key}"
+            assert unquote(server.exchanges[0].target) == f"/v1/kv/{key}?stale=1"
 
     def test_a_service_is_asked_for_with_all_that_narrows_it(self) -> None:
         """Passing, tag and near are the server's to apply."""
@@ -276,7 +336,7 @@ class TestQueries:
             fetch(server, Service("web", passing=True, tag="blue", near="_agent"))
 
             assert server.exchanges[0].path == "/v1/health/service/web"
-            assert server.exchanges[0].query == {"passing": "1", "tag": "blue", "near": "_agent"}
+            assert server.exchanges[0].query == {"passing": "1", "tag": "blue", "near": "_agent", "stale": "1"}
 
     def test_the_token_of_the_plan_beats_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The client library would have it the other way round."""

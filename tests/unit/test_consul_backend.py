@@ -2,13 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from math import inf
 from typing import Any
 
 import pytest
 
 from reloader.backends import Backends
-from reloader.backends.consul import Key, Prefix, Service
+from reloader.backends.consul_reads import Key, Nodes, Prefix, Service, Services
 from reloader.plan import Consul as Plan
 from reloader.schedule import BLOCKING_WAIT
 from reloader.snapshot import FailureKind, Reading
@@ -93,14 +92,14 @@ class TestKey:
         assert not inbox.failures
 
     def test_a_reading_says_how_current_it_is(self, consul_server: Consul, watching: Watching) -> None:
-        """While the query is open the value is current; no value is in the detail."""
+        """Until the open query must have been answered, so that a read that is stuck shows in its age; no value is in the detail."""
         consul_server.put("app/flags", "CANARY")
         inbox = watching.watch(Key("app/flags"))
         eventually(lambda: inbox.got)
         reading = inbox.got[0][1]
 
         assert isinstance(reading, Reading)
-        assert reading.current_until == inf
+        assert reading.at + BLOCKING_WAIT < reading.current_until < reading.at + 2 * BLOCKING_WAIT
         assert reading.detail.startswith("index ")
         assert "CANARY" not in repr(reading)
 
@@ -208,6 +207,30 @@ class TestService:
         assert [each["port"] for each in eventually(lambda: inbox.latest)] == [8002]
 
 
+class TestNames:
+    """The names of all services, and of all nodes."""
+
+    def test_services_come_and_go(self, consul_server: Consul, watching: Watching) -> None:
+        """Each once, sorted, however many instances it has."""
+        consul_server.register("web", port=8001)
+        inbox = watching.watch(Services())
+        eventually(lambda: inbox.latest == ["consul", "web"])
+        eventually(watching.holds)
+        consul_server.register("web", port=8002)
+        consul_server.register("api", port=8003)
+        eventually(lambda: inbox.latest == ["api", "consul", "web"])
+        eventually(watching.holds)
+        consul_server.deregister("api-8003")
+
+        eventually(lambda: inbox.latest == ["consul", "web"])
+
+    def test_nodes_are_listed(self, watching: Watching) -> None:
+        """The only one there is."""
+        inbox = watching.watch(Nodes())
+
+        assert eventually(lambda: inbox.values) == [["tests"]]
+
+
 class TestSharing:
     """Reads at one address share its connections."""
 
@@ -244,7 +267,7 @@ class TestSharing:
         with misbehaving(_consul_that_blocks()) as server:
             watching = Watching(server.address)
             first = watching.watch(Key("a"))
-            eventually(watching.holds)
+            eventually(lambda: len(server.exchanges) == 2, what="the open query")
             second = watching.watch(Key("a"))
             watching.close()
 

@@ -5,8 +5,8 @@ import importlib.metadata
 
 import pytest
 
-from reloader.backends import consul as backend_module
-from reloader.backends.consul import Key, Prefix, Service
+from reloader.backends import consul_client
+from reloader.backends.consul_reads import Key, Nodes, Prefix, Service, Services
 from reloader.plan import Connections, Consul
 from reloader.snapshot import Failure, FailureKind, Reading
 from reloader.sources import consul, make
@@ -29,10 +29,12 @@ def settings(**given) -> consul.Settings:
         {"prefix": ""},
         {"service": "web"},
         {"service": "web", "passing": False, "tag": "blue", "near": "_agent"},
+        {"services": True},
+        {"nodes": True},
     ],
 )
 def test_what_can_work_is_no_mistake(given) -> None:
-    """Each of the three ways, with what belongs to it."""
+    """Each of the ways, with what belongs to it."""
     assert list(settings(**given).mistakes()) == []
 
 
@@ -50,6 +52,11 @@ def test_what_can_work_is_no_mistake(given) -> None:
         ({"key": "app//x"}, "key"),
         ({"prefix": "/"}, "prefix"),
         ({"prefix": "a/./b/"}, "prefix"),
+        ({"services": True, "nodes": True}, "nodes"),
+        ({"key": "a", "services": True}, "services"),
+        ({"services": False}, "key"),
+        ({"services": True, "tag": "blue"}, "tag"),
+        ({"nodes": True, "default": ""}, "default"),
         ({"service": ""}, "service"),
         ({"service": "a/b"}, "service"),
         ({"key": "a", "tag": "blue"}, "tag"),
@@ -79,6 +86,8 @@ def test_a_source_needs_a_server(connections: Connections) -> None:
         ({"prefix": "a/b"}, Prefix("a/b/")),
         ({"prefix": ""}, Prefix("")),
         ({"service": "web"}, Service("web", passing=True)),
+        ({"services": True}, Services()),
+        ({"nodes": True}, Nodes()),
         ({"service": "web", "passing": False, "tag": "t", "near": "n"}, Service("web", passing=False, tag="t", near="n")),
     ],
 )
@@ -121,4 +130,4 @@ def test_another_client_in_the_same_folder_is_refused(name: str, monkeypatch: py
     monkeypatch.setattr(importlib.metadata, "distribution", lambda asked: real("py-consul") if asked == name else real(asked))
 
     with pytest.raises(ImportError, match=f"pip uninstall {name}"):
-        importlib.reload(backend_module)
+        importlib.reload(consul_client)
