@@ -58,7 +58,9 @@ class Pipeline:
         stages = Stages(parts.plan.name, parts.metrics, parts.world.clock, EXPECTED)
         self.content = Content(parts.plan, parts.volume, stages, parts.metrics, parts.world)
         self.hand = Hand(parts.plan.name, parts.volume, self.content, parts.world)
-        self.delivery = Delivery(parts.plan, parts.target, parts.volume, stages, parts.metrics, parts.world)
+        self.delivery = Delivery(
+            parts.plan, parts.target, parts.volume, stages, parts.metrics, parts.world, was_refused=self.content.was_refused
+        )
         self._settled_with: tuple[int, tuple[Instance, ...]] = (0, ())
         self._stages = stages
         self._freshness = Freshness(parts.world.clock)

@@ -47,10 +47,11 @@ class Content:
         self._holding = Holding()
         self._refusals = Refusals(volume, plan.failure.retry_refused, (plan.volume and plan.volume.check, plan.target), world)
         self._pace = Pace(settle=plan.timing.settle, settle_max=plan.timing.settle_max, min_interval=plan.timing.min_interval)
-        self._candidate = ""
+        self._candidate = self._retried = ""
         self._failures = 0
         self._retry_at = -inf
         self._held_until = inf
+        self._held_for = inf
         self.look_at = inf
         self.has_compared = False
         """Whether what the sources say was held against what is published; before that, nobody knows what is mounted."""
@@ -75,11 +76,16 @@ class Content:
         if now < due:
             return False
         self._retry_at = self.look_at = inf
-        if now >= self._held_until:
-            self._release()
-        values = self._holding.effective(snapshot.values)
+        values: Values = self._holding.effective(snapshot.values)
+        before = self._volume.published
         try:
             waits = self._bring(values, snapshot)
+            if self._holding.held and now >= self._held_until and self._volume.published != before:
+                self._held_until = now  # the rest gets its time first
+            elif self._may_release(now):
+                self._release()
+                values = snapshot.values
+                waits = self._bring(values, snapshot, again=True)
         except StageFailed as failed:
             self._reject(failed, values, now)
         else:
@@ -93,6 +99,7 @@ class Content:
     def retry_refused(self) -> None:
         """Let refused content be tried again now."""
         self._release()
+        self._retried = ""
         self._refusals.retry_all()
         self.look_again()
 
@@ -113,6 +120,14 @@ class Content:
         published = self._volume.published
         if published is not None and published.number == number:
             self._refusals.accept(published.fingerprint)
+            self._retried = ""
+        if self._holding.held:  # it waited for this
+            self._retry_at = min(self._retry_at, self._held_until)
+
+    def was_refused(self, fingerprint: str) -> bool:
+        """Return whether this content, or what is new in it, was refused before, and is only tried again because time has passed."""
+        by_hand = self._volume.record.rolled_back is not None
+        return not by_hand and (fingerprint == self._retried or self._refusals.is_known(fingerprint))
 
     def go_back(self, number: int, reason: str) -> bool:
         """Put back what was confirmed last, because the target refused what is published; return whether there was something.
@@ -155,17 +170,26 @@ class Content:
         with self._stages.stage("render", number, quiet=True):
             return self._making.previewed(snapshot.values, published.number if published else number)
 
+    def _may_release(self, now: float) -> bool:
+        """Return whether to try again what is held: once the rest is confirmed, so that it is not refused along with it."""
+        if not self._holding.held or now < self._held_until:
+            return False
+        published, confirmed = self._volume.published, self._volume.record.confirmed
+        is_confirmed = published is not None and confirmed is not None and confirmed.number == published.number and confirmed.instances
+        return bool(is_confirmed) or now >= self._held_until + self._held_for
+
     def _release(self) -> None:
         """Use the newest value of every source again."""
         self._holding.release()
         self._held_until = inf
 
-    def _bring(self, values: Values, snapshot: Snapshot) -> float | None:
+    def _bring(self, values: Values, snapshot: Snapshot, *, again: bool = False) -> float | None:
         """Publish what the values ask for, unless it is published already, or was refused: then return when it is tried again."""
         number = self._volume.next_number()
         with self._stages.stage("render", number, quiet=True):
             rendered, fingerprint = self._making.compared(values)
         self._candidate = fingerprint
+        self._retried = fingerprint if again else self._retried
         self.has_compared = True
         published = self._volume.published
         if published is not None and published.fingerprint == fingerprint:
@@ -191,7 +215,7 @@ class Content:
             staged = volume.stage(number, rendered, fingerprint, self._expires(snapshot))
         try:
             if self._checker is not None:
-                with self._stages.stage("check", number):
+                with self._stages.stage("check", number, again=self.was_refused(fingerprint)):
                     self._check(self._checker, staged, rendered, snapshot)
             with self._stages.stage("publish", number):
                 volume.publish(number)
@@ -228,7 +252,7 @@ class Content:
             self._retry_at = waits
             self.rejected = self.rejected or Rejected("refused", "it was refused before", now, refused=True)
         elif self._holding.held:
-            self._retry_at = self._held_until
+            self._retry_at = self._held_until if now < self._held_until else self._held_until + self._held_for
         else:
             self.rejected = None
         self.look_at = self._retry_at
@@ -239,10 +263,12 @@ class Content:
         before = self.unwritable if isinstance(failed.cause, VolumeError) else self.rejected
         rejected = Rejected(failed.stage, str(failed), before.since if before else now, refused)
         if refused:
-            self._metrics.count("refusals", self._plan.name, stage=failed.stage)
             published = self._volume.published
             held = self._holding.refuse(values, self._holding.made_of(published.number if published else None))
-            self._refuse(rejected, self._candidate if isinstance(failed.cause, CheckRefused) else None, now, held=held)
+            fingerprint = self._candidate if isinstance(failed.cause, CheckRefused) else None
+            if fingerprint is None or not self.was_refused(fingerprint):
+                self._metrics.count("refusals", self._plan.name, stage=failed.stage)
+            self._refuse(rejected, fingerprint, now, held=held)
             return
         self._failures += 1
         self._retry_at = self.look_at = now + ERRORED.delay(self._failures, self._world.random)
@@ -255,6 +281,7 @@ class Content:
         """Remember refused content; where something of it is held, try the rest at once. What does not render is tried when it changes."""
         self.rejected = rejected
         self._held_until = self._refusals.note(fingerprint, rejected.stage) if fingerprint is not None else inf
+        self._held_for = self._held_until - now
         self._retry_at = self.look_at = now if held else self._held_until
 
     def _expires(self, snapshot: Snapshot) -> float | None:

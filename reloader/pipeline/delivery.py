@@ -1,5 +1,6 @@
 """Makes the target match the volume: a reload is owed until the target confirmed what is published."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from math import inf
 
@@ -47,6 +48,8 @@ class _Handover:
     under: dict[Instance, _Under] = field(default_factory=dict)
     refused: dict[Instance, float] = field(default_factory=dict)
     """Who refused it, and when each is asked again."""
+    told: bool = False
+    """Whether a refusal of it was reported."""
     deaths: int = 0
     back_by: float = inf
     """When a target that ended must be there again."""
@@ -56,8 +59,19 @@ class _Handover:
 class Delivery:
     """The second convergence of one pipeline. It never waits: `look_at` says when it wants to be called again."""
 
-    def __init__(self, plan: Plan, target: Target, volume: Volume | Mounted, stages: Stages, metrics: Metrics, world: World) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        target: Target,
+        volume: Volume | Mounted,
+        stages: Stages,
+        metrics: Metrics,
+        world: World,
+        *,
+        was_refused: Callable[[str], bool],
+    ) -> None:
         self._plan = plan
+        self._was_refused = was_refused
         self._target = target
         self._volume = volume
         self._stages = stages
@@ -205,7 +219,7 @@ class Delivery:
         elif judgement.verdict is Verdict.UNKNOWN:
             self._failures += 1
             self.state, self.reason = State.TROUBLED, judgement.reason
-            self._look(now + HELD.ceiling(self._failures))
+            self._look(judgement.look_at or now + HELD.ceiling(self._failures))
         else:
             del self._handover.under[instance]
             self._end(instance, under, judgement, now)
@@ -248,11 +262,19 @@ class Delivery:
         self._failures += 1
         self._handover.deaths, self._handover.back_by = 0, inf
         self._metrics.count("failed", self._plan.name)
-        self._metrics.count("refusals", self._plan.name, stage="verify")
-        self._stages.failed("verify", reason, self.number)
+        self._tell(reason)
         self.successful = False
         self.state, self.reason = State.TROUBLED, reason
         self.refusal = Refusal(self.number, reason)
+
+    def _tell(self, reason: str) -> None:
+        """Report a refusal; one of a set that was refused before is no news."""
+        published = self._handover.published
+        again = self._handover.told or (published is not None and self._was_refused(published.fingerprint))
+        self._handover.told = True
+        if not again:
+            self._metrics.count("refusals", self._plan.name, stage="verify")
+        self._stages.failed("verify", reason, self.number, again=again)
 
     def _settle(self) -> None:
         """Nothing is owed."""

@@ -13,6 +13,9 @@ SHORTEST, LONGEST = 1.0, 3600.0
 MOST = 1.1
 """How many times its delay it waits at most."""
 
+_ASKED_FOR = 0.0
+"""When content is due of which somebody wants to know whether it is refused still."""
+
 
 class Refusals:
     """The refused sets of one volume, by fingerprint and by the rules that they did not pass; kept in its record."""
@@ -44,6 +47,11 @@ class Refusals:
             return None  # no delay is that long: the wall clock was set back
         return None if wait <= 0 else self._world.clock.now() + wait
 
+    def is_known(self, fingerprint: str) -> bool:
+        """Return whether this content was refused before, and nobody asked for another try."""
+        known = self._volume.record.refused.get(self._key(fingerprint))
+        return known is not None and known.retry != _ASKED_FOR
+
     def accept(self, fingerprint: str) -> None:
         """Forget a refusal: the content is good after all."""
         self._volume.note_record(self._volume.record.accept(self._key(fingerprint)))
@@ -52,7 +60,7 @@ class Refusals:
         """Let everything be tried again now."""
         record = self._volume.record
         for fingerprint, known in record.refused.items():
-            record = record.refuse(fingerprint, Refusal(stage=known.stage, failures=known.failures, retry=0.0))
+            record = record.refuse(fingerprint, Refusal(stage=known.stage, failures=known.failures, retry=_ASKED_FOR))
         self._volume.note_record(record)
 
     def _key(self, fingerprint: str) -> str:

@@ -30,8 +30,8 @@ class Stages:
         self._failing: dict[str, tuple[str, int]] = {}
 
     @contextmanager
-    def stage(self, name: str, generation: int, *, quiet: bool = False) -> Iterator[None]:
-        """Run one stage; `quiet` where success is no news (a render that changed nothing).
+    def stage(self, name: str, generation: int, *, quiet: bool = False, again: bool = False) -> Iterator[None]:
+        """Run one stage; `quiet` where success is no news (a render that changed nothing), `again` where failure is none.
 
         Raises:
             StageFailed: one of the failures that a stage may have.
@@ -42,20 +42,20 @@ class Stages:
             yield
         except self._expected as error:
             self._metrics.took(self._pipeline, name, self._clock.now() - began)
-            self.failed(name, str(error), generation)
+            self.failed(name, str(error), generation, again=again)
             raise StageFailed(name, error) from error
         seconds = self._clock.now() - began
         self._metrics.took(self._pipeline, name, seconds)
         self.succeeded(name, generation, seconds, quiet=quiet)
 
-    def failed(self, name: str, reason: str, generation: int) -> None:
-        """Log that a stage failed, unless it fails as it did the last time."""
+    def failed(self, name: str, reason: str, generation: int, *, again: bool = False) -> None:
+        """Log that a stage failed, unless it fails as it did the last time; `again` where that is known of this content."""
         before, times = self._failing.get(name, ("", 0))
         if before == reason:
             self._failing[name] = (reason, times + 1)
             return
         self._failing[name] = (reason, 1)
-        self._line(logging.WARNING, name, generation, outcome="failed", reason=reason)
+        self._line(logging.DEBUG if again else logging.WARNING, name, generation, outcome="failed", reason=reason)
 
     def succeeded(self, name: str, generation: int, seconds: float, *, quiet: bool = False) -> None:
         """Log that a stage succeeded, and how often it had failed."""

@@ -77,7 +77,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A verdict, why, and when to look again while it is pending."""
+    """A verdict, why, and when to look again while it is pending (or unknown, where that is known)."""
 
     verdict: Verdict
     reason: str = ""

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from reloader.targets import Judgement, Verdict
+from reloader.targets import Judgement, Verdict, Verification
 from reloader.world import World
 from reloader.world.clock import Clock
 from reloader.world.processes import TICK, Child, Grip, Processes
+from reloader.written import signal_name
 
 SOONEST = 0.01
 LATEST = 0.1
@@ -113,6 +114,47 @@ class Workers:
         if now >= self._until:
             return Judgement(verdict=Verdict.REFUSED, reason=self._lacking)
         return Judgement(verdict=Verdict.PENDING, look_at=min(self._until, now + pace(now - self._since)))
+
+
+class Taking:
+    """What is proved by `begin`, from when the process takes the signal: one that is busy takes it late, and is not to blame for that.
+
+    NGINX and HAProxy take none while they look up the names of a configuration, which lasts 10 s for one that nobody answers (glibc's
+    defaults); what they start until then is of an earlier signal.
+    """
+
+    def __init__(self, life: Life, world: World, number: int, begin: Callable[[], Verification], *, within: float) -> None:
+        self._life = life
+        self._processes = world.processes
+        self._clock = world.clock
+        self._number = number
+        self._begin = begin
+        self._within = within
+        self._since = world.clock.now()
+        self._taken = False
+        self._proof = begin()
+        self.proves_completion = self._proof.proves_completion
+
+    def judge(self) -> Judgement:
+        """Return what is known now; what was not taken in its time is unknown until it is, and newer content does not wait for it."""
+        if self._taken or not self._holds_back():
+            self._taken = True
+            judgement = self._proof.judge()
+            self.proves_completion = self._proof.proves_completion
+            return judgement
+        now = self._clock.now()
+        self._proof = self._begin()
+        if now < self._since + self._within:
+            return Judgement(verdict=Verdict.PENDING, look_at=now + pace(now - self._since))
+        self.proves_completion = False
+        reason = f"pid {self._life.grip.pid} has not taken {signal_name(self._number)} yet: it is busy, or stopped"
+        return Judgement(verdict=Verdict.UNKNOWN, reason=reason, look_at=now + LATEST)
+
+    def _holds_back(self) -> bool:
+        try:
+            return not self._life.ended and self._processes.masks(self._life.grip.pid).holds_back(self._number)
+        except ProcessLookupError:
+            return False
 
 
 class Turnover:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from signal import SIGHUP, SIGKILL, SIGSTOP
 from typing import NoReturn
 
@@ -9,7 +10,7 @@ from reloader.plan import Verify
 from reloader.targets import Held, Instance, Trouble, Verification
 from reloader.targets._find import Finder, Match, described, is_executing, is_wrapper
 from reloader.targets._probing import Probed, probe_of
-from reloader.targets._proofs import Alive, Life, Turnover, Workers
+from reloader.targets._proofs import Alive, Life, Taking, Turnover, Workers
 from reloader.targets._ready import Readiness, Ready
 from reloader.world import World
 from reloader.world.processes import Process
@@ -81,7 +82,8 @@ class Target:
         taken = self._taken_as(instance)
         try:
             self._check_survives(taken)
-            verification = self._reload_verification(taken)
+            begin = partial(self._reload_verification, taken)  # with the state from before the signal
+            verification = Taking(taken.life, self._world, self._signal, begin, within=self._verify.within)
             self._world.processes.signal(taken.life.grip, self._signal)
         except ProcessLookupError:
             raise _gone(instance) from None
@@ -201,7 +203,7 @@ class Target:
         raise Held(trouble, message)
 
     def _reload_verification(self, taken: _Taken) -> Verification:
-        """Return what will prove the reload, with the state from before it."""
+        """Return what will prove a reload that is asked for now, with the state from before it."""
         life, clock, within, after = taken.life, self._world.clock, self._verify.within, self._signal_name
         if self._probe is not None:
             return Probed(self._probe, clock, within=within, after=after, life=life)

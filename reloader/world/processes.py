@@ -58,11 +58,12 @@ class Grip:
 
 @dataclass(frozen=True, kw_only=True)
 class SignalMasks:
-    """Which signals a process catches, ignores and blocks: bit n-1 is signal n."""
+    """Which signals a process catches, ignores and blocks, and which it was sent but has not taken: bit n-1 is signal n."""
 
     caught: int
     ignored: int
     blocked: int
+    pending: int = 0
 
     def catches(self, number: int) -> bool:
         """Return whether the signal runs a handler, or waits until it is taken (signalfd, a thread in sigwait).
@@ -74,6 +75,10 @@ class SignalMasks:
     def ignores(self, number: int) -> bool:
         """Return whether the signal does nothing."""
         return bool(self.ignored >> (number - 1) & 1)
+
+    def holds_back(self, number: int) -> bool:
+        """Return whether the signal was sent, and the process is busy with something else."""
+        return bool(self.pending >> (number - 1) & 1)
 
     def proves_nothing(self, number: int) -> bool:
         """Return whether the signal may end the process though it is caught or blocked.
@@ -139,7 +144,8 @@ class Processes:
     def masks(self, pid: int) -> SignalMasks:
         """Return what the process does with signals."""
         status = self._status(pid)
-        return SignalMasks(caught=int(status["SigCgt"], 16), ignored=int(status["SigIgn"], 16), blocked=int(status["SigBlk"], 16))
+        caught, ignored, blocked, pending = (int(status.get(key, "0"), 16) for key in ("SigCgt", "SigIgn", "SigBlk", "ShdPnd"))
+        return SignalMasks(caught=caught, ignored=ignored, blocked=blocked, pending=pending)
 
     def hold(self, pid: int) -> Grip:
         """Return a grip on the process that has this pid now; who it is has to be looked at once more under the grip.

@@ -41,6 +41,8 @@ class House:
 
     files: ClassVar[str]
     signal: ClassVar[str]
+    through: tuple[str, ...] = ()
+    """The command that executes the proxy, where there is one."""
 
     def __init__(self, folder: Path, make: Callable[[Path, Path], Nginx | Haproxy], *, retry: str = "never") -> None:
         self.folder, self.live, self.port = folder, folder / "live", free_port()
@@ -75,7 +77,7 @@ class House:
 
     def start_server(self) -> None:
         """Start the proxy."""
-        self.server.start()
+        self.server.start(through=self.through)
 
     def say(self, text: str, *, main: str = "", http: str = "") -> None:
         """Change the configuration; with something more it is one that the proxy does not take."""
@@ -112,6 +114,10 @@ class House:
 
     def refusals(self) -> float:
         return self.sidecar.metric("reloader_refusals_total", stage="verify")
+
+    def refusals_told(self) -> int:
+        """Return how many lines of the log say that a set was refused."""
+        return sum(line["level"] == "warning" and line["message"] == "verify" for line in self.sidecar.lines())
 
     def spoil(self, spoil: Callable[[], None]) -> None:
         """Publish what the proxy does not take, and see what was confirmed back in time."""

@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.refusing import Asking, House
 from tests.servers.nginx import HTTP_DEFAULTS
+from tests.servers.resolver import Resolver
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
@@ -17,7 +18,6 @@ class NginxHouse(House):
     """NGINX, which the sidecar asks by SIGHUP."""
 
     signal = "HUP"
-    through: tuple[str, ...] = ()
     files = """
     proxy.conf: {content: "{{ site['proxy.conf'] }}"}
     tls.crt: {content: "{{ tls['tls.crt'] }}"}
@@ -30,9 +30,6 @@ class NginxHouse(House):
         tls = f"ssl_certificate {self.live}/tls.crt; ssl_certificate_key {self.live}/tls.key;"
         server = f"server {{ listen 127.0.0.1:{self.port} ssl; {tls} location / {{ return 200 {text}; }} }}"
         return f"{main}\nevents {{}}\nhttp {{ {HTTP_DEFAULTS} {http} {server} }}\n"
-
-    def start_server(self) -> None:
-        self.server.start(through=self.through)
 
     def signals(self) -> int:
         """Return how often NGINX was asked, by its own account."""
@@ -138,21 +135,28 @@ def test_content_that_ends_the_master_is_taken_back_before_its_restart(house):
     assert house.refusals() == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for an /etc/hosts of its own")
-def test_a_name_that_resolves_later_is_tried_again(house):
-    """What a refusal was about may pass by itself: the same content goes through then."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for an /etc/resolv.conf of its own")
+def test_a_name_that_resolves_after_20_seconds_is_tried_again_and_holds_up_nothing(house):
+    """The master is deaf while it looks for a name: neither what is put back meanwhile nor the certificate is blamed for that."""
     house = house(retry="3s")
-    hosts, resolver = house.folder / "hosts", house.folder / "resolv.conf"
-    hosts.write_text("127.0.0.1 localhost\n")
-    resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-    mount = f'mount --bind {hosts} /etc/hosts && mount --bind {resolver} /etc/resolv.conf && exec "$@"'
-    house.through = ("unshare", "--mount", "sh", "-c", mount, "sh")
-    house.begin()
+    with Resolver(house.folder, silent=20) as resolver:
+        house.through = resolver.through
+        house.begin()
+        with Asking(house) as asking:
+            house.spoil(lambda: unknown_name(house))
+            house.certify()
+            eventually(house.delivered, within=15, what="the certificate")
+            assert not resolver.speaks
 
-    house.spoil(lambda: unknown_name(house))
-    with hosts.open("a") as file:
-        file.write("127.0.0.1 late.test\n")
+            text, certificate = "broken", house.expected[1]
+            eventually(lambda: house.served() == (text, certificate), within=40, what="the same content, once the name is known")
+            eventually(house.sidecar.settled, what="its confirmation")
+            eventually(lambda: not house.sidecar.pipeline()["degraded"], what="nothing to be wrong")
 
-    eventually(lambda: house.served()[0] == "broken", what="the same content, at the next try")
-    eventually(house.sidecar.settled, what="its confirmation")
+            house.say("mended")
+            eventually(house.delivered, what="the next good change")
+    assert asking.failures == []
+    assert resolver.lookups > 2
+    assert house.sidecar.metric("reloader_rollbacks_total") > 1
     assert house.refusals() == 1
+    assert house.refusals_told() == 1

@@ -1,5 +1,6 @@
 """A real HAProxy with a master that reloads on SIGUSR2, reading the configuration that a test wrote or `reloader` rendered."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.servers.daemon import Daemon
@@ -35,9 +36,9 @@ class Haproxy:
         """Return the command that checks `conf` (a path, or `{staged}/haproxy.cfg`) without starting anything."""
         return [str(self._program.path), "-c", "-f", conf]
 
-    def start(self) -> None:
-        """Start the master and return when it has a worker."""
-        command: list[str | Path] = [self._program.path, "-W", "-db", "-f", self._conf]
+    def start(self, *, through: Sequence[str | Path] = ()) -> None:
+        """Start the master, by a command that executes it where given, and return when it has a worker."""
+        command: list[str | Path] = [*through, self._program.path, "-W", "-db", "-f", self._conf]
         self._daemon.start(command, env=self.env, ready=self._has_worker)
 
     def stop(self, *, kill: bool = False) -> None:

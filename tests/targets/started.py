@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reloader.world import World
 from reloader.world.processes import Processes
+from tests.waiting import eventually
 
 PRINT_SIGNALS = Path(__file__).parent / "print_signals.py"
 
@@ -24,6 +25,18 @@ class Beside(Processes):
 def sidecar() -> World:
     """Return the outside of a sidecar that runs beside what a test starts."""
     return World(processes=Beside())
+
+
+def wait_taken(pid: int, number: int = signal.SIGHUP) -> None:
+    """Return when a signal that was sent waits no longer; it depends on the kernel when the process runs next."""
+    eventually(lambda: _has_taken(pid, number), every=0.001, what="the signal being taken")
+
+
+def _has_taken(pid: int, number: int) -> bool:
+    try:
+        return not Processes().masks(pid).holds_back(number)
+    except ProcessLookupError:
+        return True
 
 
 def unique(prefix: str = "t") -> str:

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from reloader.pipeline import Parts, Pipeline
-from reloader.plan import File, Pipeline as Plan, Source, Target as TargetPlan, Timing, Volume as VolumePlan
+from reloader.plan import FailurePolicy as Failure, File, Pipeline as Plan, Source, Target as TargetPlan, Timing, Volume as VolumePlan
 from reloader.snapshot import Mailbox, Reading
 from reloader.status import Metrics, Status
 from reloader.targets import Instance, Judgement, Verdict
 from reloader.volume import Volume
 from reloader.world import World
+from reloader.world.clock import Clock
 
 
 class Slow:
@@ -33,7 +34,10 @@ class Slow:
     verify = reload
 
     def judge(self) -> Judgement:
-        return Judgement(verdict=self.verdict, look_at=self._clock.now() + 60)
+        verdict = self.verdict
+        if verdict is Verdict.REFUSED:  # of one set, and not of the one that comes back
+            self.verdict = Verdict.PENDING
+        return Judgement(verdict=verdict, look_at=self._clock.now() + 60)
 
     def descriptors(self) -> tuple[int, ...]:
         return ()
@@ -42,43 +46,78 @@ class Slow:
         pass
 
 
-class House:
-    """A pipeline of one source, one file and a slow target."""
+class Stepped(Clock):
+    """The machine's clock, some seconds later."""
 
-    def __init__(self, folder: Path) -> None:
-        self.world = World()
+    later = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.later
+
+    def wall(self) -> float:
+        return super().wall() + self.later
+
+
+class House:
+    """A pipeline of some sources, one file that holds them all, and a slow target."""
+
+    def __init__(self, folder: Path, *sources: str) -> None:
+        self.clock = Stepped()
+        self.world = World(clock=self.clock)
         self.live = folder / "live"
-        volume = VolumePlan(path=str(self.live), files={"app.conf": File(content="{{ text }}")})
+        volume = VolumePlan(path=str(self.live), files={"app.conf": File(content=" ".join(f"{{{{ {name} }}}}" for name in sources))})
         plan = Plan(
             name="app",
-            sources={"text": Source(kind="none", settings=None)},
+            sources={name: Source(kind="none", settings=None) for name in sources},
             volume=volume,
             target=TargetPlan(kind="none", settings=None),
             timing=Timing(settle=0.0, min_interval=0.0),
+            failure=Failure(retry_refused=60.0),
         )
-        self.mailbox, self.target = Mailbox(["text"]), Slow(self.world)
+        self.mailbox, self.target = Mailbox(sources), Slow(self.world)
         status = Status(self.world.clock)
-        parts = Parts(plan, self.mailbox, Volume(volume, self.world), self.target, status, Metrics(status, "0"), self.world)
+        self.metrics = Metrics(status, "0")
+        parts = Parts(plan, self.mailbox, Volume(volume, self.world), self.target, status, self.metrics, self.world)
         self.pipeline = Pipeline(parts)
         self.pipeline.open()
 
-    def say(self, text: str) -> None:
-        self.mailbox.put({"text": Reading(value=text, at=self.world.clock.now(), whole=True)})
+    def say(self, text: str, *, source: str = "text") -> None:
+        self.mailbox.put({source: Reading(value=text, at=self.world.clock.now(), whole=True)})
+
+    def judge(self, verdict: Verdict) -> None:
+        """Let the target come to a verdict on what is published, and take what follows at once."""
+        self.target.verdict = verdict
+        self.cycle()
+        self.target.verdict = Verdict.PENDING
 
     def cycle(self) -> float:
         """Run one cycle as `run` does, and return when the next one is wanted."""
         return self.pipeline._guarded_cycle()
+
+    def refusals(self) -> float | None:
+        return self.metrics.registry.get_sample_value("reloader_refusals_total", {"pipeline": "app", "stage": "verify"})
 
     def published(self) -> str:
         return (self.live / "app.conf").read_text()
 
 
 @pytest.fixture
-def house(tmp_path):
-    house = House(tmp_path)
-    yield house
-    house.pipeline.close()
-    house.mailbox.close()
+def make(tmp_path):
+    made: list[House] = []
+
+    def make(*sources: str) -> House:
+        made.append(House(tmp_path, *sources))
+        return made[0]
+
+    yield make
+    for house in made:
+        house.pipeline.close()
+        house.mailbox.close()
+
+
+@pytest.fixture
+def house(make):
+    return make("text")
 
 
 def test_a_change_that_comes_while_a_reload_is_verified_is_published_as_soon_as_that_is_over(house):
@@ -108,3 +147,50 @@ def test_a_target_that_ends_on_a_new_set_is_looked_for_at_once(house):
     house.say("one")
 
     assert house.cycle() <= house.world.clock.now()
+
+
+def test_what_is_refused_is_tried_again_once_the_rest_is_confirmed_and_is_one_refusal(make):
+    """Tried along with what is new, it would take that back with it; that it is refused still is no news."""
+    house = make("site", "tls")
+    house.say("good", source="site")
+    house.say("one", source="tls")
+    house.cycle()
+    house.judge(Verdict.CONFIRMED)
+    house.say("bad", source="site")
+    house.cycle()
+    assert house.published() == "bad one"
+    house.judge(Verdict.REFUSED)
+    assert house.published() == "good one"
+    house.judge(Verdict.CONFIRMED)
+
+    house.clock.later = 120
+    house.say("two", source="tls")
+    house.cycle()
+    assert house.published() == "good two"
+    house.judge(Verdict.CONFIRMED)
+    house.cycle()
+    assert house.published() == "bad two"
+
+    house.judge(Verdict.REFUSED)
+    assert house.published() == "good two"
+    assert house.refusals() == 1
+
+
+def test_what_is_refused_does_not_wait_for_ever_for_the_rest(make):
+    """It may be what the target needs to confirm anything."""
+    house = make("text")
+    house.say("one")
+    house.cycle()
+    house.judge(Verdict.CONFIRMED)
+    house.say("two")
+    house.cycle()
+    house.judge(Verdict.REFUSED)
+    house.target.proves_completion = False
+    assert house.published() == "one"
+
+    house.clock.later = 66
+    house.cycle()
+    assert house.published() == "one"
+    house.clock.later = 150
+    house.cycle()
+    assert house.published() == "two"

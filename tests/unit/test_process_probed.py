@@ -96,7 +96,7 @@ class TestVerify:
         clock = Stepped()
         target = make(name, Verify(command=("false",), within=600.0), world=replace(sidecar(), clock=clock))
         verification = target.reload(target.find())
-        eventually(lambda: (verification.judge(), verification._no)[1])
+        eventually(lambda: (verification.judge(), verification._proof._no)[1])
 
         clock.later = 600
         judgement = verification.judge()

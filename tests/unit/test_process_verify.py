@@ -20,7 +20,7 @@ from reloader.world.clock import Clock
 from reloader.world.processes import Child
 from tests.servers.nginx import HTTP_DEFAULTS, Nginx
 from tests.servers.ports import free_port
-from tests.targets.started import Beside, Starter, sidecar, starter, unique
+from tests.targets.started import Beside, Starter, sidecar, starter, unique, wait_taken
 from tests.waiting import eventually
 
 ALIVE = Verify(within=2.0)
@@ -67,8 +67,12 @@ def decided(verification: Verification) -> Judgement:
 
 
 def reloaded(name: str, verify: Verify, world: World) -> Verification:
+    """Have it reload, and return what proves that, once it has the signal."""
     target = Target(Settings(match=Match(name=name)), verify, world)
-    return target.reload(target.find())
+    instance = target.find()
+    verification = target.reload(instance)
+    wait_taken(instance.pid)
+    return verification
 
 
 def verified(name: str, verify: Verify, world: World) -> Verification:
@@ -125,6 +129,64 @@ class TestAlive:
         judgement = verification.judge()
         assert judgement.verdict is Verdict.ENDED
         assert "of its start" in judgement.reason
+
+
+class TestBusy:
+    """A process that has the signal before it, as NGINX has while it looks up a name."""
+
+    def asked(self, start: Starter, world: World, verify: Verify, *options: str) -> tuple[Verification, int]:
+        name = unique()
+        child = start.target(name, "--workers", "1", *options, expect="workers")
+        child.hear("up")
+        os.kill(child.pid, signal.SIGSTOP)
+        target = Target(Settings(match=Match(name=name)), verify, world)
+        return target.reload(target.find()), child.pid
+
+    @pytest.mark.parametrize("verify", [WORKERS, ALIVE], ids=["workers", "alive"])
+    def test_what_was_not_taken_in_its_time_is_unknown_and_newer_content_need_not_wait(self, start, world, clock, verify):
+        verification, pid = self.asked(start, world, verify)
+        assert (verification.judge().verdict, verification.proves_completion) == (Verdict.PENDING, verify is WORKERS)
+
+        clock.later = verify.within
+        judgement = verification.judge()
+        assert (judgement.verdict, verification.proves_completion) == (Verdict.UNKNOWN, False)
+        assert judgement.reason == f"pid {pid} has not taken SIGHUP yet: it is busy, or stopped"
+
+        clock.later = 0
+        verification.judge()
+        os.kill(pid, signal.SIGCONT)
+        wait_taken(pid)
+        clock.later = 0 if verify.workers else verify.within
+        assert decided(verification).verdict is Verdict.CONFIRMED
+
+    def test_its_time_begins_when_it_takes_the_signal(self, start, world, clock):
+        verification, pid = self.asked(start, world, WORKERS, "--refuse")
+        clock.later = WORKERS.within - 0.1
+        assert verification.judge().verdict is Verdict.PENDING
+
+        os.kill(pid, signal.SIGCONT)
+        wait_taken(pid)
+        clock.later = WORKERS.within * 1.5
+        assert verification.judge().verdict is Verdict.PENDING
+        clock.later = WORKERS.within * 2
+        assert verification.judge().verdict is Verdict.REFUSED
+
+    def test_workers_that_come_before_are_of_an_earlier_signal(self, start, world, clock):
+        table = Listed()
+        verification, pid = self.asked(start, replace(world, processes=table), WORKERS, "--refuse")
+        table.listed = frozenset([Child(pid=2, started=clock.now())])
+        clock.later = 1
+        assert verification.judge().verdict is Verdict.PENDING
+
+        os.kill(pid, signal.SIGCONT)
+        wait_taken(pid)
+        clock.later = 2
+        assert verification.judge().verdict is Verdict.PENDING
+
+    def test_one_that_ends_before_is_seen(self, start, world):
+        verification, pid = self.asked(start, world, WORKERS)
+        os.kill(pid, signal.SIGKILL)
+        assert decided(verification).verdict is Verdict.ENDED
 
 
 class TestWorkers:
