@@ -15,12 +15,13 @@ from tests.servers.consul import Consul
 from tests.servers.haproxy import Haproxy
 from tests.servers.nginx import Nginx
 from tests.servers.openbao import OpenBao
+from tests.servers.postgres import Postgres
 
 # No deadline: how long an example takes says nothing on a machine that runs other things too.
 hypothesis.settings.register_profile("reloader", deadline=None, max_examples=rounds(100, 2000))
 hypothesis.settings.load_profile("reloader")
 
-Server = TypeVar("Server", OpenBao, Consul)
+Server = TypeVar("Server", OpenBao, Consul, Postgres)
 Proxy = TypeVar("Proxy", Nginx, Haproxy)
 
 
@@ -46,6 +47,18 @@ def openbao(_shared_openbao: OpenBao) -> Iterator[OpenBao]:
     """A running OpenBao with no mounts but its own; not to be stopped or sealed."""
     yield _shared_openbao
     _shared_openbao.clean()
+
+
+@pytest.fixture(scope="session")
+def _shared_postgres() -> Iterator[Postgres]:
+    yield from _running(Postgres)
+
+
+@pytest.fixture
+def database(_shared_postgres: Postgres, openbao: OpenBao) -> Postgres:
+    """A running PostgreSQL that OpenBao's engine at `database` makes users in."""
+    _shared_postgres.connect(openbao)
+    return _shared_postgres
 
 
 @pytest.fixture

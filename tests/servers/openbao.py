@@ -1,6 +1,7 @@
 """A real OpenBao, which speaks Vault's API, unsealed and with its data on disk, so that it can be killed, sealed and brought back."""
 
 import itertools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,16 @@ from tests.servers.ports import free_port
 from tests.waiting import eventually
 
 _OWN_MOUNTS = {"sys/", "identity/", "cubbyhole/", "token/"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that the server answered, as its audit log has it."""
+
+    operation: str  # read, update, ...
+    path: str
+    at: str
+    refused: bool
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,8 @@ class OpenBao:
         self._unseal_key = ""
         self._names = itertools.count(1)
         self._config = folder / "openbao.hcl"
-        self._config.write_text(_config(folder, port, self.address, authority))
+        self._audit = folder / "audit.log"
+        self._config.write_text(_config(folder, port, self.address, authority, self._audit))
         self._daemon = Daemon(folder / "openbao.log")
 
     def start(self) -> None:
@@ -103,6 +115,13 @@ class OpenBao:
         self.write(f"{mount}/roles/any", allow_any_name=True, enforce_hostnames=False, key_type="ec", max_ttl="24h")
         return Pki(mount, f"{mount}/issue/any", root["data"]["certificate"])
 
+    def audit(self, *paths: str, since: int = 0) -> list[Asked]:
+        """Return the requests that were answered, oldest first, those whose path begins with one of `paths`, after the first `since`."""
+        lines = self._audit.read_text().splitlines()
+        answers = [entry for entry in map(json.loads, lines) if entry["type"] == "response"]
+        asked = [Asked(a["request"]["operation"], a["request"]["path"], a["time"], bool(a.get("error"))) for a in answers]
+        return [each for each in asked if not paths or each.path.startswith(paths)][since:]
+
     def clean(self) -> None:
         """Take away every mount and login method that a test made."""
         for path in self.client().sys.list_mounted_secrets_engines()["data"].keys() - _OWN_MOUNTS:
@@ -117,7 +136,7 @@ class OpenBao:
         return isinstance(self.client(token="").sys.read_health_status(method="GET"), dict)
 
 
-def _config(folder: Path, port: int, address: str, authority: Authority | None) -> str:
+def _config(folder: Path, port: int, address: str, authority: Authority | None, audit: Path) -> str:
     data, cluster, tls = folder / "data", f"127.0.0.1:{free_port()}", "tls_disable = true"
     data.mkdir()
     if authority:
@@ -133,6 +152,11 @@ listener "tcp" {{
   address = "127.0.0.1:{port}"
   cluster_address = "{cluster}"
   {tls}
+}}
+audit "file" "to-file" {{
+  options {{
+    file_path = "{audit}"
+  }}
 }}
 api_addr = "{address}"
 cluster_addr = "https://{cluster}"

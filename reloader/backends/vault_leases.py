@@ -1,0 +1,307 @@
+"""What a Vault server issued to us: renewed in time, issued anew before it ends, kept alive until what replaces it is in use.
+
+What fails here never issues in a loop: a lease that cannot be renewed is used until shortly before its end, and for one that the server
+does not know any more there is one new issue, and for the next a longer and longer wait.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import inf
+
+from reloader.backends.reads import ReadFailed
+from reloader.backends.turns import Job, Turns
+from reloader.backends.vault_client import DEADLINE, Client
+from reloader.backends.vault_identity import Token
+from reloader.backends.vault_issued import Issued, Read
+from reloader.backends.vault_renewal import Denied, Gone, Lessor
+from reloader.schedule import Backoff, succession
+from reloader.snapshot import FailureKind
+from reloader.world import World
+
+log = logging.getLogger("reloader")
+
+LOST = Backoff(base=2.0, cap=600.0)
+"""How long to wait after an issue, when one lease after the other is revoked behind our back."""
+RETRIED = Backoff()
+"""How soon the renewal of a lease is tried again that was replaced, but is still in use."""
+
+
+@dataclass
+class _Loss:
+    """Leases of one read that were gone, one after the other."""
+
+    count: int = 0
+    last_issue: float = -inf
+
+
+@dataclass(eq=False)
+class _Older:
+    """What was issued earlier, and is still in use somewhere."""
+
+    issued: Issued
+    replaced_at: float
+    """When its successor came; infinite while there is none."""
+    needed: bool = True
+    failures: int = 0
+
+
+class Leases:
+    """All that one backend had issued; used by several threads at once."""
+
+    def __init__(
+        self, client: Client, turns: Turns, world: World, issue: Callable[[Read], Issued], changed: Callable[[Iterable[Read]], None]
+    ) -> None:
+        self._client = client
+        self._lessor = Lessor(client, world)
+        self._turns = turns
+        self._world = world
+        self._issue = issue
+        self._changed = changed
+        """Told which reads are due at another time than was said."""
+        self._lock = threading.RLock()
+        self._current: dict[Read, Issued] = {}
+        self._older: list[_Older] = []
+        self._losses: dict[Read, _Loss] = {}
+        self._unproven: dict[Read, Callable[[Token], bool]] = {}
+        self._job = Job(self._keep_up, DEADLINE)
+        self._working = False
+        self.save: Callable[[], None] = lambda: None
+        client.identity.on_new_token(self._succeed)
+
+    def current(self, read: Read) -> Issued | None:
+        """Return what was issued for a read last, if it still lives."""
+        with self._lock:
+            issued = self._current.get(read)
+            if issued is not None and issued.ends <= self._world.clock.now():
+                del self._current[read]
+                return None
+            return issued
+
+    def take(self, issued: Issued) -> Issued:
+        """Take what was issued just now; what it replaces stays alive until `confirmed`."""
+        with self._lock:
+            before = self._current.get(issued.read)
+            if before is not None and before.lease:
+                self._older.append(_Older(before, issued.at))
+            self._current[issued.read] = issued
+            self._losses.setdefault(issued.read, _Loss()).last_issue = issued.at
+            self._forget_ended()
+        self.save()
+        self._hurry()
+        return issued
+
+    def attend(self, issued: Issued) -> Issued:
+        """Do what is due: renew the lease, or have it issued anew.
+
+        Raises:
+            ReadFailed: that did not work now; what was issued may live on.
+
+        """
+        issued, now = self._proven(issued), self._world.clock.now()
+        if now >= issued.anew:
+            return self._replaced(issued)
+        if now < issued.renew:
+            return issued
+        try:
+            renewed = self._put(self._lessor.renewed(issued))
+        except Denied as denied:
+            log.warning("lease not renewed; it is issued anew before its end", extra={"fields": {"reason": str(denied)}})
+            return self._put(replace(issued, renew=inf))
+        except Gone:
+            return self._lose(issued)
+        except ReadFailed as failed:
+            failed.again_by = issued.anew
+            raise
+        self._losses.pop(issued.read, None)
+        return renewed
+
+    def awaits(self, read: Read) -> None:
+        """Raise where nothing may be issued for a read yet.
+
+        Raises:
+            ReadFailed: leases of it were revoked again and again, and when it is issued anew.
+
+        """
+        with self._lock:
+            loss = self._losses.get(read)
+            if loss is None or loss.count <= 1:
+                return
+            wait = loss.last_issue + LOST.ceiling(loss.count - 1) - self._world.clock.now()
+        if wait > 0:
+            what = f"its lease was revoked {loss.count} times in a row; it is issued anew in {wait:.0f} s; look for who revokes it"
+            failed = self._client.failure(FailureKind.REFUSED, read.path, what)
+            failed.retry_after = wait
+            raise failed
+
+    def confirmed(self, read: Read, at: float) -> None:
+        """Let go of what was replaced until `at`: all who use this read run on what came then, or later."""
+        with self._lock:
+            done = [older for older in self._older if older.needed and older.issued.read == read and older.replaced_at <= at]
+            for older in done:
+                older.needed = False
+        if done:
+            self.save()
+
+    def hold(self, read: Read) -> Callable[[], None]:
+        """Keep alive what was issued for a read that nobody waits for any more, until the returned function is called."""
+        with self._lock:
+            issued = self._current.get(read)
+            held = _Older(issued, inf) if issued is not None and issued.lease else None
+            if held is not None:
+                self._older.append(held)
+        self._hurry()
+        return lambda: self._release(held) if held is not None else None
+
+    def revoke(self) -> tuple[str, ...]:
+        """Revoke every lease, and the tokens that are ours; return why some could not be."""
+        with self._lock:
+            issued = [*self._current.values(), *(older.issued for older in self._older)]
+            self._current.clear()
+            self._older.clear()
+        self.save()
+        theirs = {each.lease: each for each in issued if each.lease and not each.token.ours}
+        tokens = {each.token.serial: each.token for each in issued if each.token.ours}
+        reasons = [*map(self._lessor.revoke_lease, theirs), *map(self._lessor.revoke_token, tokens.values())]
+        try:
+            self._client.identity.revoke()
+        except ReadFailed as failed:
+            reasons.append(str(failed))
+        return tuple(reason for reason in reasons if reason)
+
+    def all(self) -> tuple[Issued, ...]:
+        """Return what lives, what was replaced first."""
+        now = self._world.clock.now()
+        with self._lock:
+            return tuple(each for each in (*(older.issued for older in self._older), *self._current.values()) if each.ends > now)
+
+    def adopt(self, issued: Issued, is_its: Callable[[Token], bool]) -> None:
+        """Take what an earlier run had issued; `is_its` tells the token that it was issued with, where that is an operator's."""
+        with self._lock:
+            before = self._current.get(issued.read)
+            if before is not None and before.lease:
+                self._older.append(_Older(before, issued.at))
+            self._current[issued.read] = issued
+            if not issued.token.ours:
+                self._unproven[issued.read] = is_its
+
+    def close(self) -> None:
+        """Renew nothing any more."""
+        with self._lock:
+            self._job.ended = True
+        self._turns.remove(self._job)
+
+    def _put(self, issued: Issued) -> Issued:
+        """Take what became of it; a change of tokens meanwhile stays in force."""
+        with self._lock:
+            before = self._current.get(issued.read)
+            if before is not None and before.leaving:
+                issued = replace(issued, anew=min(before.anew, issued.anew), leaving=True)
+            self._current[issued.read] = issued
+        self.save()
+        return issued
+
+    def _replaced(self, issued: Issued) -> Issued:
+        try:
+            fresh = self._issue(issued.read)
+        except ReadFailed:
+            self._prolong(issued)  # it must last until there is another
+            raise
+        self._losses.pop(issued.read, None)
+        return self.take(fresh)
+
+    def _prolong(self, issued: Issued) -> None:
+        """Renew what could not be issued anew, if that is due; its failure is no news beside the other one."""
+        if self._world.clock.now() >= issued.renew:
+            with suppress(Denied, Gone, ReadFailed):
+                self._put(self._lessor.renewed(issued))
+
+    def _lose(self, issued: Issued) -> Issued:
+        """Issue anew what the server does not know any more: once at once, from then on after a wait."""
+        with self._lock:
+            self._current.pop(issued.read, None)
+            self._losses.setdefault(issued.read, _Loss()).count += 1
+        log.warning("lease gone", extra={"fields": {"reason": f"{issued.read.path}: the server does not know its lease any more"}})
+        self.save()
+        self.awaits(issued.read)
+        return self.take(self._issue(issued.read))
+
+    def _proven(self, issued: Issued) -> Issued:
+        """Return what an earlier run had issued with its token, or due to be issued anew where the operator gave another one since."""
+        with self._lock:
+            is_its = self._unproven.get(issued.read)
+        if is_its is None:
+            return issued
+        token, now = self._client.identity.token(), self._world.clock.now()
+        if is_its(token):
+            issued = replace(issued, token=token)
+        elif issued.lease:
+            anew = succession(now, issued.token.ends - now, self._world.random)
+            issued = replace(issued, anew=min(issued.anew, anew), leaving=True)
+        with self._lock:
+            self._unproven.pop(issued.read, None)
+            self._current[issued.read] = issued
+        return issued
+
+    def _succeed(self, old: Token, _new: Token) -> None:
+        """Have what hangs on a token issued anew with the next one, before the old one ends."""
+        now, identity = self._world.clock.now(), self._client.identity
+        left = old.ends - now if identity.lives(old) else 0.0
+        with self._lock:
+            hanging = [each for each in self._current.values() if each.lease and each.token.serial == old.serial]
+            for issued in hanging:
+                anew = min(issued.anew, succession(now, left, self._world.random))
+                self._current[issued.read] = replace(issued, anew=anew, leaving=True)
+        self.save()
+        self._changed([issued.read for issued in hanging])
+
+    def _release(self, held: _Older) -> None:
+        held.needed = False
+
+    def _hurry(self) -> None:
+        """Have replaced leases renewed in time."""
+        with self._lock:
+            if self._job.ended or self._next_older() is None:
+                return
+            working, self._working = self._working, True
+        if working:
+            self._turns.hurry(self._job)
+        else:
+            self._turns.add(self._job)
+
+    def _keep_up(self, _hold: float) -> float:
+        """Renew one lease that was replaced and is still in use, if that is due; return when the next one is."""
+        with self._lock:
+            self._forget_ended()
+            older = self._next_older()
+        if older is not None and older.issued.renew <= self._world.clock.now():
+            self._renew_older(older)
+        with self._lock:
+            following = self._next_older()
+        return inf if following is None else following.issued.renew
+
+    def _next_older(self) -> _Older | None:
+        waiting = [older for older in self._older if older.needed and older.issued.renew < inf]
+        return min(waiting, key=lambda older: older.issued.renew, default=None)
+
+    def _renew_older(self, older: _Older) -> None:
+        before = older.issued
+        try:
+            renewed, older.failures = self._lessor.renewed(before), 0
+        except (Denied, Gone):
+            renewed = replace(before, renew=inf)
+        except ReadFailed:
+            older.failures += 1
+            renewed = replace(before, renew=self._world.clock.now() + RETRIED.delay(older.failures, self._world.random))
+        with self._lock:
+            older.issued = renewed
+            current = self._current.get(before.read)
+            if current is not None and current.lease == renewed.lease:  # it is held, and nobody else renews it
+                self._current[before.read] = renewed
+        self.save()
+
+    def _forget_ended(self) -> None:
+        now = self._world.clock.now()
+        self._older = [older for older in self._older if older.issued.ends > now]

@@ -1,0 +1,413 @@
+"""Leases of a real OpenBao: database users that a real PostgreSQL knows, counted there and in the server's audit log."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reloader.backends.turns import Turns
+from reloader.backends.vault import Backend, Secret, Write, parameters_of
+from reloader.plan import Vault, VaultAuth
+from reloader.snapshot import Failure, Outcome, Reading
+from reloader.world import World
+from reloader.written import Secret as Hidden
+from tests.servers.openbao import OpenBao
+from tests.servers.postgres import Postgres
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.servers
+
+CREDS, RENEW = "database/creds/", "sys/leases/renew"
+MAY_ISSUE = 'path "database/creds/*" { capabilities = ["read"] }'
+
+
+class Inbox:
+    """Keeps every outcome in the order in which it came."""
+
+    def __init__(self) -> None:
+        self.came: list[Outcome] = []
+
+    def put(self, outcomes: Any) -> None:
+        self.came.extend(outcomes.values())
+
+    @property
+    def readings(self) -> list[Reading]:
+        return [each for each in self.came if isinstance(each, Reading)]
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [each for each in self.came if isinstance(each, Failure)]
+
+    @property
+    def users(self) -> list[str]:
+        """The users that came, each once."""
+        return list(dict.fromkeys(each.value["username"] for each in self.readings))
+
+    def reading(self, holds: Callable[[Reading], object] = lambda _reading: True) -> Reading:
+        """Return the latest outcome once it is a reading for which that holds."""
+        return eventually(lambda: isinstance(latest := self.came[-1], Reading) and holds(latest) and latest, within=20, what="a reading")
+
+
+class Bench:
+    """A backend as a sidecar has it; `again` is its next run, whatever became of the first."""
+
+    def __init__(self, auth: VaultAuth, server: OpenBao, state: Path | None) -> None:
+        self._plan, self._state = Vault(address=server.address, auth=auth), state
+        self.again()
+
+    def again(self) -> "Bench":
+        world = World()
+        self.backend = Backend(self._plan, Turns(self._plan.address, 4, world), world)
+        if self._state is not None:
+            self.backend.keep_in(self._state)
+        return self
+
+    def watch(self, read: Secret | Write, name: str = "name") -> Inbox:
+        inbox = Inbox()
+        self.backend.watch(read, inbox, name)
+        return inbox
+
+    def close(self) -> None:
+        self.backend.close()
+
+
+@contextmanager
+def bench(server: OpenBao, token: str | None = None, *, state: Path | None = None, auth: VaultAuth | None = None) -> Iterator[Bench]:
+    made = Bench(auth or VaultAuth(token=Hidden(server.root_token if token is None else token)), server, state)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def asked(server: OpenBao, since: int, *paths: str) -> int:
+    """Return how many requests to these paths were answered well after the first `since` of all."""
+    return sum(not each.refused for each in server.audit(since=since) if each.path.startswith(paths))
+
+
+@pytest.fixture
+def since(openbao: OpenBao, database: Postgres) -> int:
+    return len(openbao.audit())
+
+
+@pytest.fixture
+def short(openbao: OpenBao, database: Postgres) -> Secret:
+    """Users for three seconds, nine at most."""
+    return Secret(database.role(openbao, "short", ttl="3s", max_ttl="9s"))
+
+
+@pytest.fixture
+def long(openbao: OpenBao, database: Postgres) -> Secret:
+    """Users for three seconds, for as long as they are renewed."""
+    return Secret(database.role(openbao, "long", ttl="3s", max_ttl="1h"))
+
+
+def revoke_all(server: OpenBao) -> None:
+    """Revoke every user behind the back of whoever has it."""
+    server.client().adapter.put(f"/v1/sys/leases/revoke-prefix/{CREDS}")
+
+
+def test_a_lease_is_renewed_and_no_second_user_is_made(openbao, database, long, since):
+    with bench(openbao) as made:
+        inbox = made.watch(long)
+        eventually(lambda: asked(openbao, since, RENEW) >= 3, within=30)
+        first = inbox.readings[0]
+        eventually(lambda: len(inbox.readings) >= 4)
+        assert database.lets_in(first.value["username"], first.value["password"])
+    assert len(inbox.users) == 1
+    assert asked(openbao, since, CREDS) == 1
+    assert not inbox.failures
+    expiries = [each.expires for each in inbox.readings]
+    assert expiries == sorted(expiries)
+    assert {each.at for each in inbox.readings} == {first.at}
+    for earlier, later in itertools.pairwise(inbox.readings):
+        assert earlier.current_until < later.expires - 3 + 0.5  # the next renewal came when it was due, not before
+        assert later.expires - 3 >= earlier.current_until - 0.01
+
+
+def test_two_who_want_the_same_get_the_same_user(openbao, database, long, since):
+    with bench(openbao) as made:
+        one, other = made.watch(long), made.watch(long, "other")
+        assert one.reading().value == other.reading().value
+    assert asked(openbao, since, CREDS) == 1
+
+
+def test_at_its_longest_life_a_lease_is_followed_by_another_before_its_end(openbao, database, short, since):
+    with bench(openbao) as made:
+        inbox = made.watch(short)
+        eventually(lambda: len(inbox.users) == 2, within=20)
+        first, second = inbox.readings[0], inbox.readings[-1]
+        assert database.lets_in(second.value["username"], second.value["password"])
+    last_of_first = [each for each in inbox.readings if each.value == first.value][-1]
+    assert second.at < last_of_first.expires
+    assert second.at - first.at > 0.8 * 9 - 1  # lifetimes are told in whole seconds
+    assert asked(openbao, since, CREDS) == 2
+    assert not inbox.failures
+
+
+def test_what_was_replaced_is_renewed_until_the_new_set_is_confirmed(openbao, database, long, tmp_path):
+    """A token that ends: what hangs on it is issued anew with the next token, and the old user works on until nobody uses it."""
+    tokens = [openbao.policy_token(MAY_ISSUE, ttl="1h") for _ in range(2)]
+    token_file = tmp_path / "token"
+    token_file.write_text(tokens[0])
+    with bench(openbao, auth=VaultAuth(token_file=str(token_file))) as made:
+        inbox = made.watch(long)
+        old = inbox.reading()
+        token_file.write_text(tokens[1])
+        new = inbox.reading(lambda reading: reading.value != old.value)
+        began = len(openbao.audit())
+        eventually(lambda: asked(openbao, began, RENEW) >= 6, within=30)  # three life times of each
+        for each in (old, new):
+            assert database.lets_in(each.value["username"], each.value["password"])
+        made.backend.confirmed(long, inbox, "name", new.at)
+        eventually(lambda: not database.lets_in(old.value["username"], old.value["password"]), within=20)
+        assert database.lets_in(new.value["username"], new.value["password"])
+        assert len(inbox.users) == 2
+    assert not inbox.failures
+
+
+def test_one_of_two_who_confirms_does_not_let_go_of_what_the_other_uses(openbao, database, long, tmp_path):
+    tokens = [openbao.policy_token(MAY_ISSUE, ttl="1h") for _ in range(2)]
+    token_file = tmp_path / "token"
+    token_file.write_text(tokens[0])
+    with bench(openbao, auth=VaultAuth(token_file=str(token_file))) as made:
+        inbox, slow = made.watch(long), made.watch(long, "slow")
+        old = inbox.reading()
+        made.backend.confirmed(long, slow, "slow", old.at)
+        token_file.write_text(tokens[1])
+        new = inbox.reading(lambda reading: reading.value != old.value)
+        made.backend.confirmed(long, inbox, "name", new.at)
+        began = len(openbao.audit())
+        eventually(lambda: asked(openbao, began, RENEW) >= 6, within=30)
+        assert database.lets_in(old.value["username"], old.value["password"])
+
+
+def test_a_lease_that_is_revoked_again_and_again_does_not_mint_in_a_loop(openbao, database, long, since):
+    with bench(openbao) as made:
+        inbox = made.watch(long)
+        for users in range(1, 4):
+            eventually(lambda users=users: len(inbox.users) == users, within=30)
+            revoke_all(openbao)
+        told = "its lease was revoked 3 times in a row; it is issued anew in"
+        eventually(lambda: inbox.failures and told in inbox.failures[-1].reason, within=30)
+    assert asked(openbao, since, CREDS) == 3
+
+
+def test_one_revoked_lease_is_followed_by_one_new_issue(openbao, database, long, since):
+    with bench(openbao) as made:
+        inbox = made.watch(long)
+        inbox.reading()
+        revoke_all(openbao)
+        eventually(lambda: len(inbox.users) == 2, within=20)
+        eventually(lambda: asked(openbao, since, RENEW) >= 2, within=20)
+    assert asked(openbao, since, CREDS) == 2
+    assert not inbox.failures
+
+
+def test_a_lease_that_may_not_be_renewed_is_used_until_shortly_before_its_end(openbao, database, long, since):
+    token = openbao.policy_token(MAY_ISSUE + f'path "{RENEW}" {{ capabilities = ["deny"] }}')
+    with bench(openbao, token) as made:
+        inbox = made.watch(long)
+        eventually(lambda: len(inbox.users) >= 3, within=30)
+    assert not inbox.failures
+    issues = [next(each for each in inbox.readings if each.value["username"] == user) for user in inbox.users]
+    for earlier, later in itertools.pairwise(issues):
+        assert later.at - earlier.at > 0.84 * 3
+        assert later.at < earlier.expires
+    assert asked(openbao, since, CREDS) == len(inbox.users)
+
+
+def test_a_renewal_that_fails_is_tried_again_while_the_lease_lives(openbao, database, since):
+    """The engine cannot reach the database for a moment: no second user is asked for, and the first one is renewed after it."""
+    read = Secret(database.role(openbao, "steady", ttl="6s", max_ttl="1h"))
+    with bench(openbao) as made:
+        inbox = made.watch(read)
+        first = inbox.reading()
+        user = first.value["username"]
+        database.ask(f'ALTER ROLE "{user}" RENAME TO hidden')
+        failure = eventually(lambda: inbox.failures and inbox.failures[0], within=20)
+        database.ask(f'ALTER ROLE hidden RENAME TO "{user}"')
+        inbox.reading()
+    assert failure.current_until == first.current_until
+    assert len(inbox.users) == 1
+    assert asked(openbao, since, CREDS) == 1
+
+
+def test_a_rotated_password_is_read_again_right_after_its_rotation(openbao, database, since):
+    read = Secret(database.static_role(openbao, "static", period="5s"))
+    try:
+        with bench(openbao) as made:
+            inbox = made.watch(read)
+            eventually(lambda: len({each.value["password"] for each in inbox.readings}) == 3, within=30)
+            latest = inbox.readings[-1]
+            assert database.lets_in("static", latest.value["password"])
+        assert len(inbox.readings) == 3
+        assert all(each.expires is None for each in inbox.readings)
+        assert asked(openbao, since, "database/static-creds/") == 3
+    finally:
+        openbao.client().delete("database/static-roles/static")
+        database.forget("static")
+
+
+class TestKept:
+    """With `state.path`."""
+
+    def test_the_next_run_has_the_same_user(self, openbao, database, long, tmp_path, since):
+        with bench(openbao, state=tmp_path) as made:
+            first = made.watch(long).reading()
+            made.close()
+            second = made.again().watch(long).reading()
+            assert second.value == first.value
+            renewed = asked(openbao, since, RENEW)
+            eventually(lambda: asked(openbao, since, RENEW) >= renewed + 2, within=20)
+            assert database.lets_in(first.value["username"], first.value["password"])
+        assert asked(openbao, since, CREDS) == 1
+
+    def test_it_has_it_before_the_server_says_a_word(self, own_openbao, database, tmp_path):
+        database.connect(own_openbao)
+        read = Secret(database.role(own_openbao, "slow", ttl="1h", max_ttl="2h"))
+        with bench(own_openbao, state=tmp_path) as made:
+            first = made.watch(read).reading()
+            made.close()
+            own_openbao.stop(kill=True)
+            assert made.again().watch(read).readings[0].value == first.value
+
+    def test_another_read_gets_none_of_it(self, openbao, database, long, short, tmp_path):
+        with bench(openbao, state=tmp_path) as made:
+            first = made.watch(long).reading()
+            made.close()
+            assert made.again().watch(short).reading().value != first.value
+
+    def test_another_token_of_the_operator_has_it_issued_anew(self, openbao, database, tmp_path, since):
+        read = Secret(database.role(openbao, "slow", ttl="1h", max_ttl="2h"))
+        tokens = [openbao.policy_token(MAY_ISSUE, ttl="1h") for _ in range(2)]
+        token_file = tmp_path / "token"
+        token_file.write_text(tokens[0])
+        with bench(openbao, state=tmp_path / "state", auth=VaultAuth(token_file=str(token_file))) as made:
+            first = made.watch(read).reading()
+            made.close()
+            token_file.write_text(tokens[1])
+            made.again()
+            inbox = made.watch(read)
+            assert inbox.reading().value == first.value
+            made.backend.look()
+            inbox.reading(lambda reading: reading.value != first.value)
+        assert asked(openbao, since, CREDS) == 2
+
+    def test_a_certificate_is_the_same_while_it_is_valid(self, openbao, tmp_path):
+        pki = openbao.pki("pki", "tests")
+        read = Write(pki.issue, parameters_of({"common_name": "web.test", "ttl": "1h"}))
+        with bench(openbao, state=tmp_path) as made:
+            first = made.watch(read).reading()
+            made.close()
+            assert made.again().watch(read).reading().value == first.value
+        assert first.value["ca_chain"]
+        assert len(openbao.client().list("pki/certs")["data"]["keys"]) == 2  # the authority's own, and this one
+
+    def test_a_lease_that_ended_meanwhile_is_issued_anew(self, openbao, database, long, tmp_path):
+        with bench(openbao, state=tmp_path) as made:
+            first = made.watch(long).reading()
+            made.close()
+            eventually(lambda: first.value["username"] not in database.minted(), within=20)
+            assert made.again().watch(long).reading(lambda reading: reading.value != first.value)
+
+    def test_no_token_of_the_operator_is_written(self, openbao, database, long, tmp_path):
+        with bench(openbao, state=tmp_path) as made:
+            made.watch(long).reading()
+            text = next(tmp_path.glob("vault-*.json")).read_text()
+        assert openbao.root_token not in text
+        assert long.path in text
+
+    @pytest.mark.parametrize("damage", ['"issued": [{}]', '"issued": 3', '"key": "x"', '"identity": 4'])
+    def test_a_damaged_file_is_set_aside(self, openbao, database, long, tmp_path, damage):
+        with bench(openbao, state=tmp_path) as made:
+            made.watch(long).reading()
+            made.close()
+            file = next(tmp_path.glob("vault-*.json"))
+            file.write_text(f'{{"version": 1, "key": "00", "identity": null, "issued": [], {damage}}}')
+            made.again().watch(long).reading()
+        assert list(tmp_path.glob("vault-*.damaged"))
+
+
+def test_without_a_state_the_next_run_has_a_user_of_its_own(openbao, database, long):
+    with bench(openbao) as made:
+        first = made.watch(long).reading()
+        made.close()
+        assert made.again().watch(long).reading().value != first.value
+
+
+def test_what_is_held_is_renewed_though_nobody_reads_it(openbao, database, long):
+    with bench(openbao) as made:
+        inbox = Inbox()
+        leave = made.backend.watch(long, inbox, "name")
+        first = inbox.reading()
+        release = made.backend.hold(long)
+        leave()
+        began = len(openbao.audit())
+        eventually(lambda: asked(openbao, began, RENEW) >= 3, within=20)
+        assert database.lets_in(first.value["username"], first.value["password"])
+        release()
+        eventually(lambda: first.value["username"] not in database.minted(), within=20)
+
+
+def test_everything_is_revoked_when_that_is_asked_for(openbao, database, tmp_path):
+    read = Secret(database.role(openbao, "slow", ttl="1h", max_ttl="2h"))
+    with bench(openbao, state=tmp_path) as made:
+        first = made.watch(read).reading()
+        assert made.backend.revoke() == ()
+        eventually(lambda: first.value["username"] not in database.minted())
+        made.close()
+        assert made.again().watch(read).reading().value != first.value
+
+
+def test_what_may_not_be_revoked_is_told(openbao, database, long):
+    with bench(openbao, openbao.policy_token(MAY_ISSUE)) as made:
+        made.watch(long).reading()
+        (reason,) = made.backend.revoke()
+    assert 'path "sys/leases/revoke" { capabilities = ["update"] }' in reason
+
+
+class TestMetadata:
+    """A poll of KV v2 that finds nothing new reads no secret."""
+
+    @pytest.fixture
+    def secret(self, openbao) -> Secret:
+        openbao.enable("kv", "secret", version="2")
+        openbao.put_kv2("secret", "app", {"password": "one"})
+        return Secret("secret/app", poll=0.1)
+
+    def test_the_secret_is_read_only_when_its_version_changed(self, openbao, secret):
+        with bench(openbao) as made:
+            inbox = made.watch(secret)
+            eventually(lambda: len(openbao.audit("secret/metadata/app")) >= 5)
+            openbao.put_kv2("secret", "app", {"password": "two"})
+            inbox.reading(lambda reading: reading.value == {"password": "two"})
+        assert len([each for each in openbao.audit("secret/data/app") if each.operation == "read"]) == 2
+
+    def test_a_secret_that_was_made_anew_with_the_same_version_is_read(self, openbao, secret):
+        with bench(openbao) as made:
+            inbox = made.watch(secret)
+            inbox.reading()
+            openbao.client().secrets.kv.v2.delete_metadata_and_all_versions("app", mount_point="secret")
+            openbao.put_kv2("secret", "app", {"password": "anew"})
+            assert inbox.reading(lambda reading: reading.value == {"password": "anew"}).detail == "version 1"
+
+    def test_a_version_that_is_to_be_deleted_is_read_until_it_is(self, openbao, secret):
+        openbao.write("secret/metadata/app", delete_version_after="2s")
+        openbao.put_kv2("secret", "app", {"password": "for a while"})
+        with bench(openbao) as made:
+            inbox = made.watch(secret)
+            inbox.reading()
+            eventually(lambda: inbox.failures and "was deleted at" in inbox.failures[-1].reason)
+
+    def test_a_token_that_may_not_read_them_is_never_denied(self, openbao, secret):
+        token = openbao.policy_token('path "secret/data/app" { capabilities = ["read"] }')
+        since = len(openbao.audit())
+        with bench(openbao, token) as made:
+            inbox = made.watch(secret)
+            eventually(lambda: len(inbox.readings) >= 5)
+        assert not [each for each in openbao.audit(since=since) if each.refused or each.path.startswith("secret/metadata")]
+        assert len([each for each in openbao.audit(since=since) if each.path == "sys/capabilities-self"]) == 1
