@@ -84,6 +84,8 @@ class Record:
     """What was begun in place, and is not known to be done."""
     ages: Mapping[str, float] = field(default_factory=dict)
     """When each source was last known to be current, in seconds since the epoch."""
+    filled: Mapping[str, str] | None = field(default_factory=dict)
+    """What was read of each source whose answer had items; None where a record does not say, though a set is published."""
 
     def stage(self, number: int, fingerprint: str, expires: float | None = None) -> "Record":
         """Know a whole set that is not published yet."""
@@ -197,6 +199,7 @@ def _parsed(plain: Mapping[str, Any]) -> Record:
         rolled_back=None if plain["rolled_back"] is None else int(plain["rolled_back"]),
         writing=_writing(plain.get("writing")),
         ages={str(name): float(wall) for name, wall in plain["ages"].items()},
+        filled=_filled(plain.get("filled")),
     )
 
 
@@ -206,6 +209,10 @@ def _confirmation(plain: Mapping[str, Any]) -> Confirmation:
 
 def _writing(plain: Mapping[str, Any] | None) -> Writing | None:
     return None if plain is None else Writing(number=int(plain["number"]), names=tuple(str(name) for name in plain["names"]))
+
+
+def _filled(plain: Mapping[str, Any] | None) -> Mapping[str, str] | None:
+    return None if plain is None else {str(name): str(read) for name, read in plain.items()}
 
 
 def _refusal(plain: Mapping[str, Any]) -> Refusal:

@@ -9,6 +9,7 @@ from reloader import sources, targets
 from reloader.backends import Backends
 from reloader.backends.directory import Scan
 from reloader.pipeline import Parts, Pipeline
+from reloader.pipeline.guard import Guard, rules_of
 from reloader.pipeline.intake import Intake, Waking
 from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import BackendPlan, Directory, Pipeline as PipelinePlan, Volume as VolumePlan
@@ -50,14 +51,16 @@ class Running:
         self._sources = {name: sources.make(each.kind, each.settings, plan.connections) for name, each in plan.sources.items()}
         self.mailbox = Mailbox([*plan.sources, *self._templates])
         parsed = {name: (source, plan.sources[name].parse) for name, source in self._sources.items()}
-        self._intake = Intake(plan.name, parsed, self.mailbox, shared.metrics)
+        rules = {name: rules_of(plan.sources[name].settings, source.read) for name, source in self._sources.items()}
+        guards = {name: Guard(each) for name, each in rules.items() if each is not None}
+        self._intake = Intake(plan.name, parsed, self.mailbox, shared.metrics, guards)
         volume = (
             _volume(plan.volume, world) if plan.volume else Mounted(world, record_home(shared.state, plan.name) if shared.state else None)
         )
         target = targets.make(plan.target.kind, plan.target.settings, plan.target.verify, world)
         self.volume = volume
         self.pipeline = Pipeline(
-            Parts(plan, self.mailbox, volume, target, shared.status, shared.metrics, world, self._look, shared.turnstile)
+            Parts(plan, self.mailbox, volume, target, shared.status, shared.metrics, world, self._look, shared.turnstile, self._intake)
         )
         self.thread = threading.Thread(target=self.pipeline.run, name=f"pipeline {plan.name}", daemon=True)
         shared.metrics.introduce(plan.name)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from reloader.check import CheckErrored, CheckRefused
@@ -12,6 +12,7 @@ from reloader.pipeline.content import Content
 from reloader.pipeline.delivery import Delivery, Refusal
 from reloader.pipeline.facts import Freshness, View, facts, report
 from reloader.pipeline.hand import Hand
+from reloader.pipeline.intake import Intake
 from reloader.pipeline.stages import StageFailed, Stages
 from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import Pipeline as Plan
@@ -47,6 +48,8 @@ class Parts:
     look: Callable[[], None] = lambda: None
     """Ask the directories for a look."""
     turnstile: Turnstile = field(default_factory=Turnstile)
+    intake: Intake | None = None
+    """Where the readings come in, if any of them is guarded."""
 
 
 class Pipeline:
@@ -61,6 +64,7 @@ class Pipeline:
         self.delivery = Delivery(
             parts.plan, parts.target, parts.volume, stages, parts.metrics, parts.world, was_refused=self.content.was_refused
         )
+        self._intake = parts.intake or Intake(parts.plan.name, {}, parts.mailbox, parts.metrics)
         self._settled_with: tuple[int, tuple[Instance, ...]] = (0, ())
         self._stages = stages
         self._freshness = Freshness(parts.world.clock)
@@ -84,6 +88,7 @@ class Pipeline:
         else:
             self._opened = True
             self._freshness.resume(self._volume.ages)
+            self._intake.remember(self._volume.record.filled)
 
     def stop(self) -> None:
         """Make `run` return once the step in hand has ended; what is owed stays owed in the record."""
@@ -124,11 +129,14 @@ class Pipeline:
 
     def _publish(self, snapshot: Snapshot) -> bool:
         """Publish what a person or the snapshot asks for; return whether that was done."""
+        self._note_filled()
         self.hand.obey()
         return self._volume.record.rolled_back is not None or self.content.converge(snapshot, last_reload=None)
 
     def await_snapshot(self) -> Snapshot:
         """Return what the sources say once each has said something, or what there is when `startup_grace` is over."""
+        if not self._opened:
+            self._intake.remember(self._volume.peek().filled)
         while self._mailbox.take().missing and not self._over():
             self._mailbox.wait(UNSETTLED_LOOK)
         return self._mailbox.take()
@@ -145,6 +153,8 @@ class Pipeline:
 
     def cycle(self) -> float:
         """Make the volume match the snapshot, then the target match the volume; return when to look again."""
+        self._intake.release(self._clock.now())
+        self._note_filled()
         snapshot, waited = self._mailbox.take(), self.delivery.busy
         if not self._has_turn():
             self.report()
@@ -164,6 +174,12 @@ class Pipeline:
         if waited and not self.delivery.busy:
             return self._clock.now()  # what came meanwhile was not looked at, and its wake-up is used up
         return self._next_look(known)
+
+    def _note_filled(self) -> None:
+        """Remember which sources had items, before a set is published that was made of them."""
+        filled = self._intake.filled
+        if self._opened and filled != self._volume.record.filled:
+            self._volume.note_record(replace(self._volume.record, filled=filled))
 
     def _has_turn(self) -> bool:
         """Return whether no other pipeline is at the same process; nobody is asked where this is the only one."""
@@ -267,7 +283,7 @@ class Pipeline:
 
     def _next_look(self, known: PipelineReport) -> float:
         now = self._clock.now()
-        wanted = [self._resync_at, self.content.look_at if self._ready_to_publish() else inf, self.delivery.look_at]
+        wanted = [self._resync_at, self._intake.look_at, self.content.look_at if self._ready_to_publish() else inf, self.delivery.look_at]
         ends = [end for source in known.sources for end in (source.current_until, source.expires) if end is not None]
         if known.degraded or any(not source.up for source in known.sources) or any(end <= now for end in ends):
             wanted.append(now + UNSETTLED_LOOK)

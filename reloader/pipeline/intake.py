@@ -2,12 +2,15 @@
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import yaml
 
+from reloader.pipeline.guard import Guard
 from reloader.snapshot import Failure, FailureKind, Mailbox, Outcome, Reading, Value
 from reloader.sources import Source
 from reloader.status import Metrics
@@ -25,18 +28,60 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml
 
 
 class Intake:
-    """The inbox of one pipeline: interprets, parses, and puts into the mailbox what came in together."""
+    """The inbox of one pipeline: interprets, parses, judges, and puts into the mailbox what came in together."""
 
-    def __init__(self, pipeline: str, sources: Mapping[str, tuple[Source, str | None]], mailbox: Mailbox, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        sources: Mapping[str, tuple[Source, str | None]],
+        mailbox: Mailbox,
+        metrics: Metrics,
+        guards: Mapping[str, Guard] | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._sources = sources
         self._mailbox = mailbox
         self._metrics = metrics
+        self._guards = guards or {}
+        self._lock = threading.Lock()
+        """What a guard let through is in the mailbox before it judges the next."""
         self._failing: dict[str, tuple[FailureKind, str]] = {}
 
     def put(self, outcomes: Mapping[str, Outcome]) -> None:
         """Take outcomes from a backend; names without a source (template directories) are taken as they are."""
-        taken = {name: self._interpret(name, outcome) for name, outcome in outcomes.items()}
+        with self._lock:
+            self._take({name: self._judge(name, self._interpret(name, outcome)) for name, outcome in outcomes.items()})
+
+    @property
+    def look_at(self) -> float:
+        """Return when `release` has something to do, on the boot clock."""
+        with self._lock:
+            return min((guard.look_at for guard in self._guards.values()), default=inf)
+
+    def release(self, now: float) -> None:
+        """Put in what had to last for a while, and did."""
+        with self._lock:
+            ripe = {name: guard.ripe(now) for name, guard in self._guards.items()}
+            self._take({name: reading for name, reading in ripe.items() if reading is not None})
+
+    @property
+    def filled(self) -> dict[str, str]:
+        """Return what was read of each source that had items, for the record."""
+        with self._lock:
+            return {name: guard.filled for name, guard in self._guards.items() if guard.filled is not None}
+
+    def remember(self, filled: Mapping[str, str] | None) -> None:
+        """Take what earlier runs read that had items, None where nobody knows; judge by that what came in meanwhile."""
+        with self._lock:
+            judged = {name: guard.remember(filled, name) for name, guard in self._guards.items()}
+            self._take({name: outcome for name, outcome in judged.items() if outcome is not None})
+
+    def _judge(self, name: str, outcome: Outcome) -> Outcome:
+        return self._guards[name].judge(outcome) if name in self._guards else outcome
+
+    def _take(self, taken: Mapping[str, Outcome]) -> None:
+        if not taken:
+            return
         for name, outcome in taken.items():
             self._log(name, outcome)
         for name, outcome in taken.items():

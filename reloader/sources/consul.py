@@ -7,7 +7,7 @@ from dataclasses import replace
 from reloader.backends.consul_reads import Key, Nodes, Prefix, Read, Service, Services
 from reloader.plan import Connections
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
-from reloader.written import plain
+from reloader.written import Duration, Whole, plain
 
 # What the way to the server would take for another path: an empty, `.` or `..` part.
 _UNSAFE = re.compile(r"(^|/)\.{0,2}/|(^|/)\.{1,2}$")
@@ -37,6 +37,10 @@ class Settings:
     """The node by whose distance the instances are sorted, `_agent` for the one that is asked; by id without it."""
     default: str | None = None
     """The text where there is no such key; never for an outage."""
+    min_items: Whole | None = None
+    """The least number of items that an answer must have; None for 1 after the first one that had any."""
+    hold: Duration = 0.0
+    """How many seconds an answer with fewer items than the one in use must last before it counts."""
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """Yield each key whose value cannot work, with what was expected."""
@@ -59,6 +63,9 @@ class Settings:
                     yield name, "expected only with service"
         if self.key is None and self.default is not None:
             yield "default", "expected only with key"
+        for name, guards in (("min_items", self.min_items is not None), ("hold", self.hold > 0)):
+            if guards and self.key is not None:
+                yield name, "expected only with prefix, service, services or nodes: a key has no items"
 
 
 class Source:

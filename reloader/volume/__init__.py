@@ -72,6 +72,10 @@ class Volume:
                 self.close()
                 raise
 
+    def peek(self) -> Record:
+        """Return what is remembered on the volume, without taking it; as of a new one, where nothing is."""
+        return self._home.peek() or self.record
+
     def close(self) -> None:
         """Free the volume; what is published stays."""
         self._home.close()
@@ -276,7 +280,7 @@ class Volume:
         self._world.clock.learn(record.clocks(self._world.clock.boot()) if record else ())
         if record is None:  # older ones were published once; when is not known any more
             older = {number: Generation(fingerprint="", at=now, wall=wall) for number in there if linked is not None and number < linked}
-            record = Record(boot=self._world.clock.boot(), generations=older)
+            record = Record(boot=self._world.clock.boot(), generations=older, filled={} if linked is None else None)
         known = {
             number: each
             for number, each in record.generations.items()

@@ -108,6 +108,13 @@ class Home:
         self._saved = data
         return record
 
+    def peek(self) -> Record | None:
+        """Return the record without a lock and without a mark; None where there is none that can be read."""
+        try:
+            return Record.from_json((self._path / _RECORD).read_bytes())
+        except (OSError, Damaged):
+            return None
+
     def save(self, record: Record) -> None:
         """Write the record, if it changed.
 

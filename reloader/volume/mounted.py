@@ -53,6 +53,10 @@ class Mounted:
                 self._home.close()
                 raise
 
+    def peek(self) -> Record:
+        """Return what is known without a look at the file."""
+        return self.record
+
     def close(self) -> None:
         """Free the record."""
         if self._home is not None:
