@@ -64,13 +64,15 @@ class Connection:
         self._client.token = None  # it took CONSUL_HTTP_TOKEN, which is the settings' affair
 
     def ask(self, read: Read, token: str | None, seen: int | None, hold: float) -> Answer:
-        """Return what there is; any server may answer, and where there was an answer (`seen`), it may wait `hold` seconds for another one.
+        """Return what there is; where there was an answer with the index `seen`, the server may wait `hold` seconds for another one.
+
+        The first answer is the leader's: a server that follows may not have what was written a moment ago. Later ones may be any server's.
 
         Raises:
             ReadFailed: there is no answer.
 
         """
-        answer, lag = self._ask(read, token, seen if hold else None, hold, stale=True)
+        answer, lag = self._ask(read, token, seen if hold else None, hold, stale=seen is not None)
         if lag > LONGEST_LAG or answer.index < (seen or 0):
             # That server lags behind, or all of them were restored: the leader knows.
             answer, _ = self._ask(read, token, None, 0.0, stale=False)

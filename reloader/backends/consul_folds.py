@@ -178,7 +178,8 @@ class Folding:
             self._give_up(fold)
             return
         held = {key: found[name] for key in fold.members if (name := key.removeprefix(fold.folder)) in found}
-        gone = fold.served - held.keys()
+        # At first all that it does not hold, so that those who are missing are known to be.
+        gone = (fold.served if fold.answered else fold.members) - held.keys()
         fold.answered, fold.failures, fold.served = True, 0, set(held)
         fold.missing -= held.keys()
         self._reads.serve({Key(key): replace(reading, value=value) for key, value in held.items()})

@@ -165,10 +165,11 @@ class ReadingBackend(ABC):
                 self._put(inbox, named)
 
     def unserve(self, reads: Iterable[Hashable]) -> None:
-        """Do reads by themselves again, at once and anew."""
+        """Do reads by themselves again, at once and anew; those that failed by themselves wait until their backoff allows."""
         with self._lock:
             for read in reads:
-                if (watched := self._watched.get(read)) is not None and watched.served:
+                watched = self._watched.get(read)
+                if watched is not None and (watched.served or not watched.is_failing):
                     watched.served, watched.failures, watched.state = False, 0, None
                     self._turns.hurry(watched.job)
 

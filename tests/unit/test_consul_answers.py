@@ -203,12 +203,12 @@ def test_a_right_certificate_is_taken(tmp_path: Path) -> None:
 class TestQueries:
     """What is asked, and with which token."""
 
-    def test_the_first_query_does_not_block(self) -> None:
-        """What is there is answered at once."""
+    def test_the_first_query_does_not_block_and_is_the_leaders_to_answer(self) -> None:
+        """What is there is answered at once, and is what was written a moment ago."""
         with misbehaving(answer_key) as server:
             fetched = fetch(server)
 
-            assert server.exchanges[0].query == {"stale": "1"}
+            assert server.exchanges[0].query == {}
         assert fetched.state == 7
 
     def test_later_ones_wait_from_the_index(self) -> None:
@@ -232,8 +232,9 @@ class TestQueries:
         """Hold 0 asks for what there is now."""
         with misbehaving(answer_key) as server:
             fetch(server, state=7, hold=0)
+            fetch(server, state=None, hold=0)
 
-            assert server.exchanges[0].query == {"stale": "1"}
+            assert [exchange.query for exchange in server.exchanges] == [{"stale": "1"}, {}]
 
     @pytest.mark.parametrize(
         ("state", "answered", "then"), [(None, "7", 7), (7, "9", 9), (7, "7", 7), (7, "3", 3), (None, "0", 1), (1, "0", 1)]
@@ -259,7 +260,7 @@ class TestQueries:
         with misbehaving(answer_key) as server:
             fetch(server, datacenter="dc2")
 
-            assert server.exchanges[0].query == {"dc": "dc2", "stale": "1"}
+            assert server.exchanges[0].query == {"dc": "dc2"}
 
     def test_namespace_and_partition_are_headers(self) -> None:
         """Of every request, and only where they are given: the open-source server has neither."""
@@ -328,7 +329,7 @@ class TestQueries:
         with misbehaving(answer_key) as server:
             fetch(server, Key(key))
 
-            assert unquote(server.exchanges[0].target) == f"/v1/kv/{key}?stale=1"
+            assert unquote(server.exchanges[0].target) == f"/v1/kv/{key}"
 
     def test_a_service_is_asked_for_with_all_that_narrows_it(self) -> None:
         """Passing, tag and near are the server's to apply."""
@@ -336,7 +337,7 @@ class TestQueries:
             fetch(server, Service("web", passing=True, tag="blue", near="_agent"))
 
             assert server.exchanges[0].path == "/v1/health/service/web"
-            assert server.exchanges[0].query == {"passing": "1", "tag": "blue", "near": "_agent", "stale": "1"}
+            assert server.exchanges[0].query == {"passing": "1", "tag": "blue", "near": "_agent"}
 
     def test_the_token_of_the_plan_beats_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The client library would have it the other way round."""

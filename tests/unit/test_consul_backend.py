@@ -2,46 +2,18 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from reloader.backends import Backends
 from reloader.backends.consul_reads import Key, Nodes, Prefix, Service, Services
-from reloader.plan import Consul as Plan
 from reloader.schedule import BLOCKING_WAIT
 from reloader.snapshot import FailureKind, Reading
-from reloader.world import World
-from tests.recorder import Recorder
 from tests.servers.consul import Consul
 from tests.servers.misbehaving import Exchange, hang, misbehaving
+from tests.unit.watching import Watching
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
-
-WORLD = World()
-
-
-class Watching:
-    """One backend, and who waits for its reads."""
-
-    def __init__(self, address: str, **plan: Any) -> None:
-        self.plan = Plan(address=address, **plan)
-        self._backends = Backends(WORLD)
-        self.backend: Any = self._backends.acquire(self.plan)
-        self.cancels: list[Callable[[], None]] = []
-
-    def watch(self, read: Any) -> Recorder:
-        inbox = Recorder()
-        self.cancels.append(self.backend.watch(read, inbox, "source"))
-        return inbox
-
-    def holds(self, number: int = 1) -> bool:
-        """Whether that many blocking queries are open."""
-        return sum(read is not None for read in tuple(self.backend._used.values())) == number
-
-    def close(self) -> None:
-        self._backends.release(self.plan)
 
 
 @pytest.fixture

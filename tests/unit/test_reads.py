@@ -345,6 +345,25 @@ def test_what_one_read_brings_for_others_is_theirs() -> None:
     backend.unserve("xz")
     eventually(lambda: inbox.latest == "x by itself")
     assert len(backend.calls) == 3
+    backend.unserve("x")
+    eventually(lambda: len(backend.calls) == 4)
+    backend.close()
+
+
+def test_a_read_that_failed_by_itself_is_not_done_sooner_for_others() -> None:
+    """No retry comes sooner than its backoff allows."""
+
+    def refuse(*_: Any) -> Fetched:
+        raise ReadFailed(REFUSED, "no")
+
+    backend, inbox = Scripted(refuse, backoff=Backoff(3600, 3600)), Recorder()
+    backend.watch("x", inbox, "x")
+    eventually(lambda: inbox.failures)
+    eventually(lambda: not backend.heartbeats())
+    backend.unserve("x")
+
+    assert not backend.heartbeats()
+    assert len(backend.calls) == 1
     backend.close()
 
 
