@@ -58,11 +58,19 @@ class Tls:
 
 @plain
 class VaultAuth:
-    """How a token is had."""
+    """How a token is had; each method has keys of its own."""
 
-    method: Literal["token"] = "token"
+    method: Literal["token", "kubernetes", "approle", "jwt", "userpass", "cert"] = "token"
+    mount: str | None = None
     token: Secret | None = None
     token_file: str | None = None
+    role: str | None = None
+    jwt_file: str | None = None
+    role_id: str | None = None
+    secret_id_file: str | None = None
+    secret_id_wrapped: bool = False
+    username: str | None = None
+    password_file: str | None = None
 
 
 @plain

@@ -9,12 +9,18 @@ from requests import codes
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
 from reloader.backends.vault_exchange import DEADLINE, Answered, Exchange
-from reloader.backends.vault_identity import Identity, Token
+from reloader.backends.vault_given import GivenIdentity
+from reloader.backends.vault_identity import REQUESTS, Identity
+from reloader.backends.vault_own import OwnIdentity
+from reloader.backends.vault_token import Token
 from reloader.plan import Vault
 from reloader.snapshot import FailureKind
 from reloader.world import World
 
-__all__ = ["DEADLINE", "Answer", "Answered", "Client"]
+__all__ = ["DEADLINE", "LONGEST", "Answer", "Answered", "Client", "Token"]
+
+LONGEST = (2 + 2 * REQUESTS) * DEADLINE
+"""How many seconds `get` and `post` take at most: the request, and again with another token, which another thread may be at, too."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,9 @@ class Client:
 
     def __init__(self, plan: Vault, turns: Turns, world: World) -> None:
         self._exchange = Exchange(plan, world)
-        self.identity = Identity(plan.auth, self._exchange, turns, world)
+        self._clock = world.clock
+        kind = GivenIdentity if plan.auth.method == "token" else OwnIdentity
+        self.identity: Identity = kind(plan, self._exchange, turns, world)
 
     def get(self, path: str, parameters: Mapping[str, Any] | None = None) -> Answer:
         """Return the answer to a read.
@@ -54,18 +62,18 @@ class Client:
 
     def close(self) -> None:
         """Free the connections."""
+        self.identity.close()
         self._exchange.close()
 
     def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
-        """Ask; a token that is refused may just have been replaced, so another one is tried once before it counts."""
-        token = self.identity.token()
+        token, began = self.identity.token(), self._clock.now()
         try:
             return self._send(token, method, path, **arguments)
         except Answered as failed:
-            other = self.identity.instead_of(token) if failed.status == codes.forbidden else None
-            if other is None:
+            if failed.status != codes.forbidden:
                 raise
-        return self._send(other, method, path, **arguments)
+            return self.identity.again(token, began, failed, lambda other: self._send(other, method, path, **arguments))
 
     def _send(self, token: Token, method: str, path: str, **arguments: Any) -> Answer:
+        self.identity.spend(token)
         return Answer(self._exchange.send(token.text, method, path, **arguments), token)

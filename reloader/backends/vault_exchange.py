@@ -5,6 +5,7 @@ hvac is known here alone. Its adapter is used rather than `hvac.Client`, which w
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from hvac.adapters import RawAdapter
 from requests import RequestException, Response, codes
 
 from reloader.backends.reads import ReadFailed
-from reloader.backends.transport import explain
+from reloader.backends.transport import concerns_all, explain
 from reloader.plan import Vault
 from reloader.snapshot import FailureKind
 from reloader.world import World
@@ -26,39 +27,67 @@ LONGEST_RETRY_AFTER = 300.0
 _LONGEST_QUOTE = 200
 _SHORTEST_MASKED = 4
 
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What a status means; `everywhere` where any other request would bring it too."""
+
+    kind: FailureKind
+    text: str
+    everywhere: bool = False
+
+
+_REFUSED, _UNREACHABLE, _MISCONFIGURED = FailureKind.REFUSED, FailureKind.UNREACHABLE, FailureKind.MISCONFIGURED
 # https://developer.hashicorp.com/vault/api-docs#http-status-codes; 405 is what OpenBao 2.7 says.
-_MEANINGS: Mapping[int, tuple[FailureKind, str]] = {
-    codes.bad_request: (FailureKind.REFUSED, "the server refused the request; check the path and what is sent with it"),
-    codes.unauthorized: (FailureKind.REFUSED, "the server does not know the token; check vault.auth"),
-    codes.forbidden: (
-        FailureKind.REFUSED,
+_MEANINGS: Mapping[int, _Meaning] = {
+    codes.bad_request: _Meaning(_REFUSED, "the server refused the request; check the path and what is sent with it"),
+    codes.unauthorized: _Meaning(_REFUSED, "the server does not know the token; check vault.auth"),
+    codes.forbidden: _Meaning(
+        _REFUSED,
         'permission denied; the token must be valid, and its policy must hold: path "{path}" {{ capabilities = ["{capability}"] }}',
     ),
-    codes.not_found: (FailureKind.REFUSED, "no such path; check it, and vault.namespace"),
-    codes.method_not_allowed: (
-        FailureKind.MISCONFIGURED,
-        "the path does not take a {method}; a path that issues needs `write`, a path that is read none",
+    codes.not_found: _Meaning(_REFUSED, "no such path; check it, and vault.namespace"),
+    codes.method_not_allowed: _Meaning(
+        _MISCONFIGURED, "the path does not take a {method}; a path that issues needs `write`, a path that is read none"
     ),
-    codes.precondition_failed: (FailureKind.UNREACHABLE, "the server has not caught up with the active node yet"),
-    codes.too_many_requests: (FailureKind.UNREACHABLE, "the server asked for fewer requests; raise `poll`, or the server's quota"),
-    472: (FailureKind.UNREACHABLE, "the server is a standby for disaster recovery; point vault.address to the active cluster"),
-    473: (FailureKind.UNREACHABLE, "the server is a performance standby that cannot answer; point vault.address to the active node"),
-    codes.not_implemented: (FailureKind.REFUSED, "the server is not initialised; initialise and unseal it"),
+    codes.precondition_failed: _Meaning(_UNREACHABLE, "the server has not caught up with the active node yet"),
+    codes.too_many_requests: _Meaning(_UNREACHABLE, "the server asked for fewer requests; raise `poll`, or the server's quota"),
+    472: _Meaning(
+        _UNREACHABLE, "the server is a standby for disaster recovery; point vault.address to the active cluster", everywhere=True
+    ),
+    473: _Meaning(
+        _UNREACHABLE, "the server is a performance standby that cannot answer; point vault.address to the active node", everywhere=True
+    ),
+    codes.not_implemented: _Meaning(_REFUSED, "the server is not initialised; initialise and unseal it", everywhere=True),
+    codes.bad_gateway: _Meaning(_UNREACHABLE, "the server failed with status 502; see the server's log", everywhere=True),
+    codes.service_unavailable: _Meaning(_UNREACHABLE, "the server failed with status 503; see the server's log", everywhere=True),
 }
-_SEALED = (FailureKind.REFUSED, "the server is sealed; unseal it")
-_EMPTY = (FailureKind.MISCONFIGURED, "the server answered with nothing; `write` is for paths that issue something")
-_STRANGER = (FailureKind.MISCONFIGURED, "the server answered {status} as no Vault does; check vault.address, and what stands in between")
-_FAILED = (FailureKind.UNREACHABLE, "the server failed with status {status}; see the server's log")
+_SEALED = _Meaning(_REFUSED, "the server is sealed; unseal it", everywhere=True)
+_EMPTY = _Meaning(_MISCONFIGURED, "the server answered with nothing; `write` is for paths that issue something")
+_STRANGER = _Meaning(_MISCONFIGURED, "the server answered {status} as no Vault does; check vault.address, and what stands in between")
+_FAILED = _Meaning(_UNREACHABLE, "the server failed with status {status}; see the server's log")
 
 
 class Answered(ReadFailed):
     """The server answered no."""
 
-    def __init__(self, kind: FailureKind, message: str, *, status: int, body: Mapping[str, Any], retry_after: float | None) -> None:
-        super().__init__(kind, message, retry_after=retry_after)
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        status: int,
+        body: Mapping[str, Any],
+        said: str,
+        retry_after: float | None,
+        everywhere: bool,
+    ) -> None:
+        super().__init__(kind, message + said, retry_after=retry_after, everywhere=everywhere)
         self.status = status
         self.body = body
         """What it said, as it said it: it may quote what it was sent."""
+        self.said = said
+        """The same in parentheses for a person, or nothing."""
 
 
 class Exchange:
@@ -79,8 +108,8 @@ class Exchange:
             ignore_exceptions=True,  # they lose the status and Retry-After
         )
 
-    def send(self, token: Secret | None, method: str, path: str, **arguments: Any) -> Mapping[str, Any]:
-        """Return the body of the answer; `arguments` are `params` of a read or `json` of a write.
+    def send(self, token: Secret | None, method: str, path: str, *, may_be_empty: bool = False, **arguments: Any) -> Mapping[str, Any]:
+        """Return the body of the answer, empty where it may be; `arguments` are `params` of a read or `json` of a write.
 
         Raises:
             ReadFailed: there is none; `Answered` when the server said so itself.
@@ -91,35 +120,43 @@ class Exchange:
             response = self._adapter.request(method, f"/v1/{quote(path)}", headers=headers, **arguments)
         except RequestException as error:
             kind, what = explain(error, "vault")
-            raise self.failure(kind, path, what) from None
+            raise self.failure(kind, path, what, everywhere=concerns_all(error)) from None
         body = _json(response)
-        if response.status_code == codes.ok and "data" in body:
+        if (response.status_code == codes.ok and "data" in body) or (response.status_code == codes.no_content and may_be_empty):
             return body
         raise self._said_no(method, path, response, body, arguments.get("json") or {})
 
-    def failure(self, kind: FailureKind, path: str, what: str) -> ReadFailed:
+    def failure(self, kind: FailureKind, path: str, what: str, *, everywhere: bool = False) -> ReadFailed:
         """Return a failure that says where it was."""
-        return ReadFailed(kind, f"{self._address}: {path}: {what}")
+        return ReadFailed(kind, f"{self._address}: {path}: {what}", everywhere=everywhere)
 
     def mistake(self, what: str) -> ReadFailed:
         """Return a failure of the settings for this server, before anything was asked."""
-        return ReadFailed(FailureKind.MISCONFIGURED, f"{self._address}: {what}")
+        return ReadFailed(FailureKind.MISCONFIGURED, f"{self._address}: {what}", everywhere=True)
 
     def close(self) -> None:
         """Free the connections."""
         self._session.close()
 
     def _said_no(self, method: str, path: str, response: Response, body: Mapping[str, Any], sent: Mapping[str, Any]) -> Answered:
-        kind, meaning = _meaning(response.status_code, body)
+        meaning, retry_after = _meaning(response.status_code, body), _retry_after(response)
         capability = "read" if method == "get" else "update"
-        text = meaning.format(status=response.status_code, path=path, capability=capability, method=method.upper())
+        text = meaning.text.format(status=response.status_code, path=path, capability=capability, method=method.upper())
         return Answered(
-            kind,
-            f"{self._address}: {path}: {text}{_quoted(body, sent)}",
+            meaning.kind,
+            f"{self._address}: {path}: {text}",
             status=response.status_code,
             body=body,
-            retry_after=_retry_after(response),
+            said=_quoted(body, sent),
+            retry_after=retry_after,
+            # Who asks for fewer requests and says for how long means all of them.
+            everywhere=meaning.everywhere or (response.status_code == codes.too_many_requests and retry_after is not None),
         )
+
+
+def fits_header(text: str) -> bool:
+    """Return whether a token can be sent; requests quotes a header that it cannot send in its error, so such a one must not get there."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 def _json(response: Response) -> Mapping[str, Any]:
@@ -131,16 +168,16 @@ def _json(response: Response) -> Mapping[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _meaning(status: int, body: Mapping[str, Any]) -> tuple[FailureKind, str]:
+def _meaning(status: int, body: Mapping[str, Any]) -> _Meaning:
     if status == codes.no_content:
         return _EMPTY
     if status == codes.service_unavailable and "sealed" in _errors(body):
         return _SEALED
-    kind, meaning = _MEANINGS.get(status, _FAILED if status >= codes.internal_server_error else _STRANGER)
+    meaning = _MEANINGS.get(status, _FAILED if status >= codes.internal_server_error else _STRANGER)
     # A proxy may well speak for a Vault that is down or busy, but a Vault says no by itself.
-    if kind is not FailureKind.UNREACHABLE and not body.keys() & {"errors", "data"}:
+    if meaning.kind is not _UNREACHABLE and not body.keys() & {"errors", "data"}:
         return _STRANGER
-    return kind, meaning
+    return meaning
 
 
 def _errors(body: Mapping[str, Any]) -> str:

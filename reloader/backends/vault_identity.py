@@ -1,101 +1,204 @@
-"""Who we are at a Vault or OpenBao server: the one place that has the token, and knows what to do when it ends or is refused."""
+"""Who we are at a Vault or OpenBao server: what holds of a token however it is had.
 
-import secrets
+Logins, look-ups and renewals are done one at a time, whichever thread finds them due.
+"""
+
+import logging
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from reloader.backends.turns import Turns
-from reloader.backends.vault_exchange import Exchange
-from reloader.plan import VaultAuth
+from requests import codes
+
+from reloader.backends.reads import ReadFailed, without_values
+from reloader.backends.turns import Job, Turns
+from reloader.backends.vault_exchange import DEADLINE, Answered, Exchange
+from reloader.backends.vault_token import Held, Life, Token, renewed
+from reloader.plan import Vault
+from reloader.schedule import Backoff
 from reloader.world import World
-from reloader.written import Secret
+
+__all__ = ["REQUESTS", "Identity", "Token"]
+
+log = logging.getLogger(__name__)
+
+REQUESTS = 6
+"""How many requests it takes at most to have another token: look-ups of the old and the new one, unwrapping, a login, revoking."""
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Token:
-    """A token of the server."""
-
-    text: Secret
-    serial: str
-    """Names it without telling it, and is equal for the same token."""
-    ends: float = inf
-    """When it ends, on the boot clock, and with it every lease that is issued with it."""
-    ours: bool = False
-    """Whether we logged in for it, so that it is ours to renew, keep and revoke."""
-
-
-class Identity:
+class Identity(ABC):
     """The token's life; used by several threads at once."""
 
-    def __init__(self, auth: VaultAuth, exchange: Exchange, turns: Turns, world: World) -> None:
-        self._auth = auth
+    def __init__(self, plan: Vault, exchange: Exchange, turns: Turns, world: World) -> None:
+        self._auth = plan.auth
         self._exchange = exchange
         self._turns = turns
         self._world = world
+        self._backoff = Backoff()
+        self._one_at_a_time = threading.Lock()
         self._lock = threading.Lock()
-        self._current: Token | None = None
-        self._told: list[Callable[[Token, Token], None]] = []
+        self._held: Held | None = None
+        self._ends: dict[str, float] = {}  # of each token that is not known to have ended
+        self._followers: list[Callable[[Token, Token], None]] = []
+        self._keepers: list[Callable[[], None]] = []
+        self._news: list[tuple[Token, Token]] = []
+        self._changed = self._closed = self._is_tended = False
+        self._job = Job(self._tend, 2 * REQUESTS * DEADLINE)
+
+    @abstractmethod
+    def again(self, refused: Token, began: float, failed: Answered, send: Callable[[Token], T]) -> T:
+        """Send a request again that was denied when it `began` with a token, with another one where that may help.
+
+        Raises:
+            ReadFailed: it is still denied (`failed`, where there is no other), or there is no token any more.
+
+        """
+
+    @abstractmethod
+    def _serves(self, known: Held) -> bool:
+        """Return whether this token is the one to use."""
+
+    @abstractmethod
+    def _obtain(self) -> Held:
+        """Return a token to use from now on, or raise ReadFailed."""
+
+    @abstractmethod
+    def _care(self, known: Held) -> None:
+        """Renew or replace a token that is due."""
 
     def token(self) -> Token:
-        """Return the token to use now; a token file is read each time, so that a rotated one is taken at once.
+        """Return the token to use now; one is had where there is none.
 
         Raises:
             ReadFailed: there is none.
 
         """
-        text = Secret(self._given())
-        with self._lock:
-            old = self._current
-            if old is not None and old.text == text:
-                return old
-            new = self._current = Token(text, secrets.token_hex(8))
-        if old is not None:
-            for tell in self._told:
-                tell(old, new)
-        return new
+        known = self._held
+        if known is not None and self._serves(known):
+            return known.token
+        with self._alone():
+            return self._current().token
 
-    def instead_of(self, refused: Token) -> Token | None:
-        """Return another token than the one that the server refused, None when there is no other."""
-        token = self.token()
-        return None if token == refused else token
+    def spend(self, token: Token) -> None:
+        """Take that a request is made with a token: it may be good for some number of them."""
+        with self._lock:
+            if self._held is not None and self._held.token.serial == token.serial and self._held.uses:
+                self._held.uses -= 1
 
     def lives(self, token: Token) -> bool:
-        """Return whether a token is not known to have ended."""
-        return self._world.clock.now() < token.ends
+        """Return whether a token of this run, or one that was adopted, is not known to have ended."""
+        return self._world.clock.now() < self._ends.get(token.serial, -inf)
 
     def on_new_token(self, tell: Callable[[Token, Token], None]) -> None:
-        """Call `tell(old, new)` from now on when there is a new token: the leases of the old one end with it."""
-        self._told.append(tell)
+        """Call `tell(old, new)` from now on when there is a new token: what was issued with the old one ends with it."""
+        self._followers.append(tell)
 
-    def keep(self) -> Mapping[str, Any] | None:
-        """Return the current token as plain JSON with times of the wall clock; None where it is not ours."""
-        return None
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Call `tell()` from now on when `keep` may return something else: a wrapping token is good once, so it must be kept at once."""
+        self._keepers.append(tell)
 
+    @abstractmethod
+    def keep(self) -> dict[str, Any] | None:
+        """Return what the next run needs to go on as who we are: plain JSON, times of the wall clock; None where nothing is ours."""
+
+    @abstractmethod
     def adopt(self, kept: Mapping[str, Any]) -> None:
-        """Take a token that was kept, if it still lives."""
+        """Take what `keep` returned, as far as it lives; before the first request."""
 
+    @abstractmethod
     def revoke(self) -> None:
-        """Revoke the current token if it is ours."""
+        """Revoke the current token if it is ours; what was issued with it ends too."""
 
-    def _given(self) -> str:
-        if self._auth.token is not None:
-            return self._checked(self._auth.token.reveal(), "vault.auth.token (or VAULT_TOKEN)")
-        if self._auth.token_file is not None:
-            return self._checked(self._read(self._auth.token_file), f"vault.auth.token_file {self._auth.token_file}")
-        raise self._exchange.mistake("no token; set vault.auth.token_file, or VAULT_TOKEN in the environment")
+    @abstractmethod
+    def wake(self) -> None:
+        """Forget that logins failed: whoever changed a configuration wants to see what that mended."""
 
-    def _read(self, path: str) -> str:
+    def close(self) -> None:
+        """Renew no more."""
+        with self._lock:
+            self._closed = True
+        self._turns.remove(self._job)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the only one who sees to the token; who is told of a new one is told afterwards, when they may take locks of their own."""
         try:
-            return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-        except OSError as error:
-            raise self._exchange.mistake(f"vault.auth.token_file {path}: {error.strerror}; mount the file that holds the token") from None
+            with self._one_at_a_time:
+                yield
+        finally:
+            with self._lock:
+                news, self._news = self._news, []
+                changed, self._changed = self._changed, False
+            for keep in self._keepers if changed else ():
+                keep()
+            for old, new in news:
+                for follow in self._followers:
+                    follow(old, new)
 
-    def _checked(self, token: str, where: str) -> str:
-        # requests quotes a header that it cannot send in its error, so such a token must not get that far.
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise self._exchange.mistake(f"{where} holds no token: one line of printable characters was expected")
-        return token
+    def _current(self) -> Held:
+        known = self._held
+        if known is None or not self._serves(known):
+            known = self._obtain()
+            self._take(known)
+        return known
+
+    def _take(self, new: Held) -> None:
+        """Use a token from now on; one that never ends needs no care."""
+        with self._lock:
+            old, self._held, self._changed = self._held, new, True
+            now = self._world.clock.now()
+            self._ends = {serial: ends for serial, ends in self._ends.items() if ends > now} | {new.token.serial: new.token.ends}
+            if old is not None and old.token.serial != new.token.serial:
+                self._news.append((old.token, new.token))
+            tend = self._turns.hurry if self._is_tended else self._turns.add
+            if new.due < inf and not self._closed:
+                self._is_tended = True
+                tend(self._job)
+
+    def _tend(self, _hold: float) -> float:
+        try:
+            with self._alone():
+                known = self._held
+                if known is not None and known.due <= self._world.clock.now():
+                    self._care(known)
+        except Exception as error:
+            log.exception("vault token not renewed", exc_info=without_values(error))
+            if (known := self._held) is not None:
+                self._later(known)
+        known = self._held
+        return inf if known is None else known.due
+
+    def _later(self, known: Held) -> None:
+        """Put off what failed, to the time of its replacement at most."""
+        known.failures += 1
+        now = self._world.clock.now()
+        known.due = now + self._backoff.delay(known.failures, self._world.random)
+        if now < known.replace_at:
+            known.due = min(known.due, known.replace_at)
+
+    def _renewal(self, known: Held) -> Held | None:
+        """Return the token renewed; None where the server says that it cannot be."""
+        began = self._world.clock.now()
+        try:
+            auth = self._exchange.send(known.token.text, "post", "auth/token/renew-self", json={}).get("auth")
+        except Answered as failed:
+            # Vault says 500 past the max TTL.
+            if failed.status in {codes.bad_request, codes.forbidden, codes.not_found} or "max ttl" in failed.said.lower():
+                return None
+            raise
+        return renewed(known, Life.of_login(auth), began, self._world.random) if isinstance(auth, dict) else None
+
+    def _look_up(self, token: Token) -> Mapping[str, Any] | None:
+        """Return what the server tells of a token; None where it does not know it, or may not tell."""
+        try:
+            data = self._exchange.send(token.text, "get", "auth/token/lookup-self").get("data")
+        except ReadFailed as failed:
+            if isinstance(failed, Answered) and not failed.everywhere and failed.status < codes.internal_server_error:
+                return None
+            raise
+        return data if isinstance(data, dict) else None

@@ -152,7 +152,7 @@ def _said(tree: Tree, loc: Loc) -> bool:
 
 def _logs_in(tree: Tree, loc: Loc) -> bool:
     """Return whether this is a token of Vault, and the file says that we log in for another one."""
-    return loc == ("vault", "auth", "token") and tree.look(("vault", "auth", "method")) not in {MISSING, "token"}
+    return loc == ("vault", "auth", "token") and tree.look(("vault", "auth", "method")) not in (MISSING, "token")
 
 
 def _consul_scheme(tree: Tree, written: str) -> list[Mistake]:

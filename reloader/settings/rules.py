@@ -1,7 +1,7 @@
 """What must hold between the keys of one file, beside those of its volume."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import permutations
 from keyword import iskeyword
@@ -12,10 +12,19 @@ from urllib.parse import urlsplit
 from reloader import plan, sources
 from reloader.render import RESERVED_NAMES
 from reloader.settings.model import Document
-from reloader.settings.tree import Loc, Problem, Tree
+from reloader.settings.tree import MISSING, Loc, Problem, Tree
 
 _PROOFS = ("alive", "workers", "http", "command")
 _MAY_BE_EMPTY = ("content", "default", "prefix", "write")
+_AUTH_KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "token": ((), ("token", "token_file")),
+    "kubernetes": (("role",), ("mount", "jwt_file")),
+    "approle": (("role_id", "secret_id_file"), ("mount", "secret_id_wrapped")),
+    "jwt": (("role", "jwt_file"), ("mount",)),
+    "userpass": (("username", "password_file"), ("mount",)),
+    "cert": ((), ("mount", "role")),
+}
+"""Which keys of vault.auth each method needs, and which it may have."""
 
 
 def as_written(tree: Tree) -> Iterator[Problem]:
@@ -29,6 +38,7 @@ def between_keys(document: Document, tree: Tree) -> Iterator[Problem]:
     """Yield what is wrong between the keys of one file."""
     yield from _addresses(document)
     yield from _credentials(document)
+    yield from _auth(document, tree)
     yield from _settings(document, tree)
     yield from _ages(document, tree)
     yield from _durations(document)
@@ -97,6 +107,23 @@ def _credentials(document: Document) -> Iterator[Problem]:
     for key, tls in (("vault", document.vault.tls), ("consul", document.consul.tls)):
         if tls.key_file is not None and tls.cert_file is None:
             yield (key, "tls", "key_file"), "expected cert_file beside it"
+
+
+def _auth(document: Document, tree: Tree) -> Iterator[Problem]:
+    """Yield the keys of vault.auth that belong to another method, and those that this one lacks."""
+    method = document.vault.auth.method
+    if tree.look(("vault", "auth", "method")) not in (MISSING, method):
+        return  # a mistake of its own
+    required, _ = _AUTH_KEYS[method]
+    for key in tree.keys("vault", "auth"):
+        methods = [name for name, (must, may) in _AUTH_KEYS.items() if key in {*must, *may}]
+        if methods and method not in methods:
+            yield ("vault", "auth", key), f"expected with method {' or '.join(methods)} only; the method here is {method}"
+    missing = [key for key in required if not tree.has("vault", "auth", key)]
+    if missing:
+        yield ("vault", "auth"), f"method {method} needs {' and '.join(missing)}"
+    if method == "cert" and document.vault.tls.cert_file is None:
+        yield ("vault", "auth", "method"), "method cert needs vault.tls.cert_file: the certificate that says who we are"
 
 
 def _settings(document: Document, tree: Tree) -> Iterator[Problem]:

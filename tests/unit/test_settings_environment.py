@@ -146,6 +146,12 @@ def test_a_token_of_the_environment_does_not_join_a_token_file_of_the_file(load)
     assert (pipeline.connections.vault.auth.token, pipeline.connections.vault.auth.token_file) == (None, "/run/token")
 
 
+def test_a_token_of_the_environment_does_not_join_a_login_of_the_file(load):
+    text = TWO_SERVERS.replace("https://file:8200", "https://file:8200, auth: {method: kubernetes, role: web}")
+    (pipeline,) = load({"VAULT_TOKEN": "s.env"}, text)
+    assert (pipeline.connections.vault.auth.token, pipeline.connections.vault.auth.role) == (None, "web")
+
+
 @pytest.mark.parametrize(
     ("environ", "address"),
     [
