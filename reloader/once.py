@@ -36,9 +36,10 @@ def once(plan: Plan, world: World, *, dry_run: bool = False) -> Mapping[str, Out
         VolumeLocked: another reloader has one of the volumes.
 
     """
-    backends = Backends(world)
+    state = state_directory(plan.state)
+    backends = Backends(world, state)
     status = Status(world.clock)
-    shared = Shared(backends, status, Metrics(status, __version__), world, Turnstile(), state_directory(plan.state))
+    shared = Shared(backends, status, Metrics(status, __version__), world, Turnstile(), state)
     quiet = [replace(each, target=replace(each.target, kind="none", settings=None)) for each in plan.pipelines]
     running = [Running(each, shared) for each in quiet]
     try:

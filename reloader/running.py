@@ -1,12 +1,13 @@
 """One pipeline with all that it holds: its reads, its volume, its target, its thread."""
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reloader import sources, targets
-from reloader.backends import Backends
+from reloader.backends import Backends, Leasing
 from reloader.backends.directory import Scan
 from reloader.pipeline import Parts, Pipeline
 from reloader.pipeline.guard import Guard, rules_of
@@ -37,6 +38,8 @@ class Shared:
     turnstile: Turnstile
     state: Path | None
     """The directory of `state.path`."""
+    wake: Callable[[], None] = lambda: None
+    """Have the supervisor look: a pipeline got where it waits for it."""
 
 
 class Running:
@@ -44,9 +47,11 @@ class Running:
 
     def __init__(self, plan: PipelinePlan, shared: Shared) -> None:
         self.plan = plan
-        self._backends, world = shared.backends, shared.world
+        self._backends, self._wake, world = shared.backends, shared.wake, shared.world
         self._acquired: list[BackendPlan] = []
         self._cancels: list[Callable[[], None]] = []
+        self._leasing: dict[str, tuple[Leasing, Hashable]] = {}
+        self._confirmed_at: Mapping[str, float] = {}
         self._templates = Renderer(plan.volume).template_directories if plan.volume else ()
         self._sources = {name: sources.make(each.kind, each.settings, plan.connections) for name, each in plan.sources.items()}
         self.mailbox = Mailbox([*plan.sources, *self._templates])
@@ -59,9 +64,8 @@ class Running:
         )
         target = targets.make(plan.target.kind, plan.target.settings, plan.target.verify, world)
         self.volume = volume
-        self.pipeline = Pipeline(
-            Parts(plan, self.mailbox, volume, target, shared.status, shared.metrics, world, self._look, shared.turnstile, self._intake)
-        )
+        parts = Parts(plan, self.mailbox, volume, target, shared.status, shared.metrics, world, self._look, shared.turnstile)
+        self.pipeline = Pipeline(replace(parts, intake=self._intake, confirmed=self._confirm))
         self.thread = threading.Thread(target=self.pipeline.run, name=f"pipeline {plan.name}", daemon=True)
         shared.metrics.introduce(plan.name)
 
@@ -71,6 +75,8 @@ class Running:
             backend = self._backends.acquire(source.backend)
             self._acquired.append(source.backend)
             self._cancels.append(backend.watch(source.read, self._intake, name))
+            if isinstance(backend, Leasing):
+                self._leasing[name] = (backend, source.read)
         for path in self._templates:
             directory = Directory(path=path)
             self._acquired.append(directory)
@@ -83,6 +89,27 @@ class Running:
         directory = Directory(path=home)
         self._acquired.append(directory)
         self._cancels.append(self._backends.acquire(directory).watch(Scan(names=frozenset({wish.NAME})), Waking(self.mailbox), home))
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Return whether the target runs on a set that was made of what this one read."""
+        return bool(self._confirmed_at) or not self._sources
+
+    @property
+    def reads(self) -> frozenset[tuple[BackendPlan, Hashable]]:
+        """Return what is read, and where."""
+        return frozenset((source.backend, source.read) for source in self._sources.values())
+
+    def hold(self, successor: "Running") -> Callable[[], None]:
+        """Keep alive what was issued and the successor does not read, until the returned function is called."""
+        held = {(self._sources[name].backend, read): backend for name, (backend, read) in self._leasing.items()}
+        releases = ExitStack()
+        for (plan, read), backend in held.items():
+            if (plan, read) not in successor.reads:
+                self._backends.acquire(plan)
+                releases.callback(self._backends.release, plan)
+                releases.callback(backend.hold(read))
+        return releases.close
 
     def start(self) -> None:
         """Begin to read and to run."""
@@ -102,6 +129,16 @@ class Running:
             self._backends.release(plan)
         if not self.thread.is_alive():
             self.mailbox.close()
+
+    def _confirm(self, at: Mapping[str, float]) -> None:
+        """Tell who issued what the target runs on that it does."""
+        if not at or at == self._confirmed_at:
+            return
+        for name, (backend, read) in self._leasing.items():
+            if name in at:
+                backend.confirmed(read, self._intake, name, at[name])
+        self._confirmed_at = at
+        self._wake()
 
     def _look(self) -> None:
         for plan in {plan for plan in self._acquired if isinstance(plan, Directory)}:

@@ -41,16 +41,19 @@ class Supervisor:
         self._plan = plan
         self._load = load
         self._world = world
-        self._backends = Backends(world)
+        state = state_directory(plan.state)
+        self._backends = Backends(world, state)
         self.status = Status(world.clock, alive=self._stuck)
         self.metrics = Metrics(self.status, __version__, self._backends.watch_modes)
-        self._shared = Shared(self._backends, self.status, self.metrics, world, Turnstile(), state_directory(plan.state))
         self._server = (
             Server(plan.server, Endpoints(self.status, self.metrics, plan.server.details)) if plan.server.listen != "off" else None
         )
         self._running: dict[str, Running] = {}
-        self._control = Control(self._shared.state, Desk(self.status, self._by_hand).answer) if self._shared.state else None
+        self._control = Control(state, Desk(self.status, self._by_hand).answer) if state else None
         self._own = OwnConfiguration(files)
+        self._shared = Shared(self._backends, self.status, self.metrics, world, Turnstile(), state, self._own.mailbox.nudge)
+        self._held: list[tuple[str, Callable[[], None]]] = []
+        """By pipeline: what lets go of the leases that its earlier plan had, once its present one is confirmed."""
         self._lock = threading.Lock()
         """Who is asked through the control socket, is not taken away meanwhile."""
         self._signals = Signals()
@@ -116,6 +119,7 @@ class Supervisor:
     def _attend(self) -> None:
         """Do what was asked for: by SIGHUP a look at everything, by a change on the disk a look at the own configuration."""
         asked, self._asked = self._asked, False
+        self._let_go()
         self._open_control()
         if asked:
             for running in self._running.values():
@@ -172,7 +176,20 @@ class Supervisor:
                 del self._running[old.plan.name]
             self.status.drop(old.plan.name)
         if old is not None:
+            if plan is not None:
+                self._held.append((plan.name, old.hold(self._running[plan.name])))
             old.forget()
+
+    def _let_go(self) -> None:
+        """Let go of the leases of earlier plans that nobody uses any more."""
+        still = []
+        for name, release in self._held:
+            running = self._running.get(name)
+            if running is None or running.is_confirmed:
+                release()
+            else:
+                still.append((name, release))
+        self._held = still
 
     def _made(self, plan: PipelinePlan) -> Running:
         return Running(plan, self._shared)

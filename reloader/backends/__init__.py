@@ -6,7 +6,8 @@ A backend of a new kind is one module here with a class `Backend`, found by the 
 
 from collections.abc import Callable, Hashable
 from importlib import import_module
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from reloader.backends.reads import Heartbeat, Inbox, ReadingBackend
 from reloader.backends.turns import Turns
@@ -37,11 +38,33 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Leasing(Backend, Protocol):
+    """A backend whose server issues what it reads, for a time."""
+
+    def keep_in(self, directory: Path) -> None:
+        """Keep what is issued in a directory, and take up what an earlier run left there; before the first read."""
+        ...
+
+    def confirmed(self, read: Hashable, inbox: Inbox, name: str, at: float) -> None:
+        """Take note that who waits for a read under `name` runs on what came at `at`; what it replaced is let go once all do."""
+        ...
+
+    def hold(self, read: Hashable) -> Callable[[], None]:
+        """Keep alive what was issued for a read, whether somebody waits for it or not, until the returned function is called."""
+        ...
+
+    def revoke(self) -> tuple[str, ...]:
+        """Revoke all that was issued, and a token of ours; return why something could not be."""
+        ...
+
+
 class Backends:
     """The backends in use; equal plans get the same one, and it is closed when nobody uses it any more."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, state: Path | None = None) -> None:
         self._world = world
+        self._state = state
         self._open: dict[BackendPlan, tuple[Backend, int]] = {}
         self._turns: dict[str, Turns] = {}
 
@@ -87,6 +110,8 @@ class Backends:
     def _make(self, plan: BackendPlan) -> Backend:
         module = import_module(f"reloader.backends.{type(plan).__name__.lower()}")
         backend: Backend = module.Backend(plan, self._turns_of(plan), self._world)
+        if self._state is not None and isinstance(backend, Leasing):
+            backend.keep_in(self._state)
         return backend
 
     def _turns_of(self, plan: BackendPlan) -> Turns | None:

@@ -1,7 +1,7 @@
 """One pipeline: waits for a reason to act, runs one cycle; the only thread that writes its volume or touches its target."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from reloader.policy import Delivery as State, verdict
 from reloader.render import RenderFailed
 from reloader.snapshot import Mailbox, Snapshot
 from reloader.status import Metrics, PipelineReport, Status
-from reloader.targets import Held, Instance, Target
+from reloader.targets import Held, Instance, Target, Trouble
 from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked
 from reloader.volume.wish import Wish
 from reloader.world import World
@@ -50,6 +50,8 @@ class Parts:
     turnstile: Turnstile = field(default_factory=Turnstile)
     intake: Intake | None = None
     """Where the readings come in, if any of them is guarded."""
+    confirmed: Callable[[Mapping[str, float]], None] = lambda _at: None
+    """Told, by source, when the reading came on which the target runs."""
 
 
 class Pipeline:
@@ -165,6 +167,8 @@ class Pipeline:
             self.hand.turn_down("its volume cannot be used now; `reloader status` tells why")
         if self._ready_to_publish() and self.content.converge(snapshot, last_reload=self._last_reload()):
             self._mailbox.taken(snapshot)
+        if self._opened:
+            self.content.follow(snapshot)
         if self._may_deliver():
             self._deliver()
         if not self.delivery.under_way:
@@ -204,6 +208,7 @@ class Pipeline:
             self._go_back(refusal)
         elif self.delivery.state is State.CONFIRMED:
             self._note_confirmed()
+            self._parts.confirmed(self.content.made_at(self.delivery.number))
 
     def _go_back(self, refusal: Refusal) -> None:
         try:
@@ -227,6 +232,12 @@ class Pipeline:
         if self.content.rejected is not None and number == self.delivery.number:
             self.content.retry_refused()
             self._mailbox.nudge()
+
+    @property
+    def target_left(self) -> bool:
+        """Return whether the target ran on what is published, and is there no more."""
+        _, instances = self._settled_with
+        return bool(instances) and self.delivery.trouble in (Trouble.ABSENT, Trouble.GONE)
 
     def report(self) -> PipelineReport:
         """Put down how the pipeline fares."""

@@ -1,5 +1,6 @@
 """Makes the volume match the snapshot: render, check, one rename. What is refused stays where it came from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from reloader.check import Checker, CheckRefused
 from reloader.mask import Mask
 from reloader.pipeline.holding import Holding
+from reloader.pipeline.made import Made
 from reloader.pipeline.making import Making, Values
 from reloader.pipeline.refusals import Refusals
 from reloader.pipeline.stages import StageFailed, Stages
@@ -20,6 +22,9 @@ from reloader.world import World
 
 ERRORED = Backoff(base=1.0, cap=60.0)
 """How soon a publish is tried again that failed for want of room, right or a program."""
+
+LEAST_EXTENSION = 1.0
+"""By how many seconds the end of a set must change to be written down again: the two clocks never differ by the same amount."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Content:
         self._making = Making(plan, volume)
         self._checker = _checker(plan.volume, world)
         self._holding = Holding()
+        self._made = Made()
         self._refusals = Refusals(volume, plan.failure.retry_refused, (plan.volume and plan.volume.check, plan.target), world)
         self._pace = Pace(settle=plan.timing.settle, settle_max=plan.timing.settle_max, min_interval=plan.timing.min_interval)
         self._candidate = self._retried = ""
@@ -114,6 +120,24 @@ class Content:
             volume.note_record(volume.record)
         since = self.unsaved.since if self.unsaved else self._world.clock.now()
         self.unsaved = None if volume.unsaved is None else Rejected("record", volume.unsaved, since, refused=False)
+
+    def made_at(self, number: int) -> Mapping[str, float]:
+        """Return when each reading came that a set was made of; nothing of a set that this process did not compare with them."""
+        return self._made.at(number)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Note in the record how long the sets hold whose leases were renewed."""
+        if isinstance(self._volume, Mounted):
+            return
+        ahead, record = self._world.clock.wall() - self._world.clock.now(), self._volume.record
+        ends = {number: ahead + expires for number, expires in self._made.follow(snapshot).items()}
+        longer = {
+            number: replace(known, expires=ends[number])
+            for number, known in record.generations.items()
+            if number in ends and known.expires is not None and abs(ends[number] - known.expires) > LEAST_EXTENSION
+        }
+        if longer:
+            self._volume.note_record(replace(record, generations={**record.generations, **longer}))
 
     def confirmed(self, number: int) -> None:
         """Take note that the target runs on a generation."""
@@ -193,7 +217,7 @@ class Content:
         self.has_compared = True
         published = self._volume.published
         if published is not None and published.fingerprint == fingerprint:
-            self._note_published(published.number, values)
+            self._note_published(published.number, values, snapshot)
             if isinstance(self._volume, Mounted):
                 self._volume.meet_again(_changed(snapshot))
             return None
@@ -204,11 +228,13 @@ class Content:
                 self._volume.adopt(fingerprint, _changed(snapshot))
         else:
             self._publish(self._volume, number, self._making.final(values, rendered, number), fingerprint, snapshot)
-        self._note_published(number, values)
+        self._note_published(number, values, snapshot)
         return None
 
-    def _note_published(self, number: int, values: Values) -> None:
-        self._holding.published(number, values, {number, self._volume.last_confirmed})
+    def _note_published(self, number: int, values: Values, snapshot: Snapshot) -> None:
+        needed = {number, self._volume.last_confirmed}
+        self._holding.published(number, values, needed)
+        self._made.note(number, values, snapshot, needed)
 
     def _publish(self, volume: Volume, number: int, rendered: Rendered, fingerprint: str, snapshot: Snapshot) -> None:
         with self._stages.stage("stage", number, quiet=True):
