@@ -165,8 +165,10 @@ class Pipeline:
             self.hand.obey()
         elif not self._opened:
             self.hand.turn_down("its volume cannot be used now; `reloader status` tells why")
-        if self._ready_to_publish() and self.content.converge(snapshot, last_reload=self._last_reload()):
-            self._mailbox.taken(snapshot)
+        if self._ready_to_publish():
+            taken = self.content.converge(snapshot, last_reload=self._last_reload(), under_way=self.delivery.under_way)
+            if taken:
+                self._mailbox.taken(snapshot)
         if self._opened:
             self.content.follow(snapshot)
         if self._may_deliver():

@@ -25,6 +25,8 @@ ERRORED = Backoff(base=1.0, cap=60.0)
 
 LEAST_EXTENSION = 1.0
 """By how many seconds the end of a set must change to be written down again: the two clocks never differ by the same amount."""
+AGAIN = 1.0
+"""How soon to look again whether what is held may be tried."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,11 @@ class Content:
         """Return the sources whose newest value is not used, because a set with it was refused."""
         return self._holding.held
 
-    def converge(self, snapshot: Snapshot, *, last_reload: float | None) -> bool:
-        """Go as far as can be gone now; return whether the changes of the snapshot were taken."""
+    def converge(self, snapshot: Snapshot, *, last_reload: float | None, under_way: bool = False) -> bool:
+        """Go as far as can be gone now; return whether the changes of the snapshot were taken.
+
+        `under_way` says that somebody was given what is published, and has not said yes or no.
+        """
         now = self._world.clock.now()
         changes = self._pace.due(snapshot.first_change, snapshot.last_change, whole=snapshot.whole, last_reload=last_reload)
         due = inf if snapshot.missing or self._volume.record.rolled_back is not None else min(changes, self._retry_at)
@@ -86,9 +91,7 @@ class Content:
         before = self._volume.published
         try:
             waits = self._bring(values, snapshot)
-            if self._holding.held and now >= self._held_until and self._volume.published != before:
-                self._held_until = now  # the rest gets its time first
-            elif self._may_release(now):
+            if self._volume.published == before and self._may_release(now, under_way=under_way):
                 self._release()
                 values = snapshot.values
                 waits = self._bring(values, snapshot, again=True)
@@ -194,13 +197,16 @@ class Content:
         with self._stages.stage("render", number, quiet=True):
             return self._making.previewed(snapshot.values, published.number if published else number)
 
-    def _may_release(self, now: float) -> bool:
-        """Return whether to try again what is held: once the rest is confirmed, so that it is not refused along with it."""
+    def _may_release(self, now: float, *, under_way: bool) -> bool:
+        """Return whether to try again what is held: once the rest is confirmed, so that it is not taken back along with it.
+
+        Where nobody takes the rest, it may be what is held that is needed: so it waits twice as long, and not for ever.
+        """
         if not self._holding.held or now < self._held_until:
             return False
         published, confirmed = self._volume.published, self._volume.record.confirmed
         is_confirmed = published is not None and confirmed is not None and confirmed.number == published.number and confirmed.instances
-        return bool(is_confirmed) or now >= self._held_until + self._held_for
+        return bool(is_confirmed) or (not under_way and now >= self._held_until + self._held_for)
 
     def _release(self) -> None:
         """Use the newest value of every source again."""
@@ -278,7 +284,7 @@ class Content:
             self._retry_at = waits
             self.rejected = self.rejected or Rejected("refused", "it was refused before", now, refused=True)
         elif self._holding.held:
-            self._retry_at = self._held_until if now < self._held_until else self._held_until + self._held_for
+            self._retry_at = self._held_until if now < self._held_until else max(self._held_until + self._held_for, now + AGAIN)
         else:
             self.rejected = None
         self.look_at = self._retry_at

@@ -1,6 +1,7 @@
 """What proves that a process took the configuration."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from reloader.targets import Judgement, Verdict, Verification
 from reloader.world import World
@@ -16,6 +17,9 @@ LASTING = 0.05
 """How old a worker must be to prove anything: one that cannot work ends within milliseconds, and NGINX starts it all the same."""
 RECENT = 2.0
 """How young a worker may be for the older ones beside it to be about to end: NGINX tells them so 100 ms after it starts new ones."""
+
+DEAF = 0.5
+"""How many seconds a signal waits in a process that is busy, rather than merely not running: it is sent once more if nothing follows."""
 
 Proof = Callable[[frozenset[Child]], frozenset[Child]]
 """Which of these children, alive now, prove it."""
@@ -132,23 +136,35 @@ class Taking:
         self._within = within
         self._since = world.clock.now()
         self._taken = False
+        self._asks_again = True
         self._proof = begin()
         self.proves_completion = self._proof.proves_completion
 
     def judge(self) -> Judgement:
         """Return what is known now; what was not taken in its time is unknown until it is, and newer content does not wait for it."""
-        if self._taken or not self._holds_back():
-            self._taken = True
-            judgement = self._proof.judge()
-            self.proves_completion = self._proof.proves_completion
-            return judgement
         now = self._clock.now()
+        if self._taken or not self._holds_back():
+            if not self._taken:
+                self._taken, self._asks_again = True, self._asks_again and now >= self._since + DEAF
+            return self._judge_taken(now)
         self._proof = self._begin()
         if now < self._since + self._within:
             return Judgement(verdict=Verdict.PENDING, look_at=now + pace(now - self._since))
         self.proves_completion = False
         reason = f"pid {self._life.grip.pid} has not taken {signal_name(self._number)} yet: it is busy, or stopped"
         return Judgement(verdict=Verdict.UNKNOWN, reason=reason, look_at=now + LATEST)
+
+    def _judge_taken(self, now: float) -> Judgement:
+        judgement = self._proof.judge()
+        self.proves_completion = self._proof.proves_completion
+        if judgement.verdict is not Verdict.REFUSED or not self._asks_again:
+            return judgement
+        # HAProxy loses what it is sent while it reads a configuration that it then refuses (measured, 2.6.12).
+        self._taken = self._asks_again = False
+        self._since, self._proof = now, self._begin()
+        with suppress(ProcessLookupError, PermissionError):
+            self._processes.signal(self._life.grip, self._number)
+        return Judgement(verdict=Verdict.PENDING, look_at=now + SOONEST)
 
     def _holds_back(self) -> bool:
         try:

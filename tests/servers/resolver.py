@@ -14,7 +14,7 @@ _A = b"\x00\x01"
 class Resolver:
     """Answers every name with 127.0.0.1, but nothing at all until `silent` seconds after the first question."""
 
-    def __init__(self, folder: Path, *, silent: float) -> None:
+    def __init__(self, folder: Path, *, silent: float, patience: int = 4) -> None:
         self._silent = silent
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((f"127.{random.randrange(1, 255)}.{random.randrange(255)}.{random.randrange(1, 255)}", 53))
@@ -25,8 +25,8 @@ class Resolver:
         """How many questions for an address came, one for each lookup of a name."""
         self._first: float | None = None
         self._file = folder / "resolv.conf"
-        # A lookup fails after 4 s, where one with the defaults takes 10.
-        self._file.write_text(f"nameserver {self._socket.getsockname()[0]}\noptions timeout:4 attempts:1\n")
+        # A lookup fails after `patience` seconds, where one with the defaults takes 10.
+        self._file.write_text(f"nameserver {self._socket.getsockname()[0]}\noptions timeout:{patience} attempts:1\n")
 
     @property
     def through(self) -> tuple[str, ...]:

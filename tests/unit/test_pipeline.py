@@ -188,9 +188,14 @@ def test_what_is_refused_does_not_wait_for_ever_for_the_rest(make):
     house.target.proves_completion = False
     assert house.published() == "one"
 
-    house.clock.later = 66
+    house.clock.later = 70
     house.cycle()
     assert house.published() == "one"
     house.clock.later = 150
+    house.cycle()
+    assert house.published() == "one"  # it is still being asked
+
+    house.judge(Verdict.REFUSED)
+    house.clock.later = 152
     house.cycle()
     assert house.published() == "two"

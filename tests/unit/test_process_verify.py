@@ -169,7 +169,32 @@ class TestBusy:
         clock.later = WORKERS.within * 1.5
         assert verification.judge().verdict is Verdict.PENDING
         clock.later = WORKERS.within * 2
+        assert verification.judge().verdict is Verdict.PENDING  # it is asked once more: it may have lost the signal
+
+        wait_taken(pid)
+        clock.later = WORKERS.within * 2.5
+        assert verification.judge().verdict is Verdict.PENDING
+        clock.later = WORKERS.within * 3.1
         assert verification.judge().verdict is Verdict.REFUSED
+
+    def test_one_that_lost_the_signal_is_asked_once_more(self, start, world, clock):
+        """HAProxy does, when it comes while it reads a configuration that it then refuses."""
+        table = Listed()
+        verification, pid = self.asked(start, replace(world, processes=table), WORKERS, "--refuse")
+        clock.later = 1
+        verification.judge()
+        os.kill(pid, signal.SIGCONT)
+        wait_taken(pid)
+        verification.judge()
+        clock.later = 1 + WORKERS.within
+        verification.judge()
+        wait_taken(pid)
+        verification.judge()
+
+        table.listed = frozenset([Child(pid=2, started=clock.now())])
+        clock.later += 1
+
+        assert verification.judge().verdict is Verdict.CONFIRMED
 
     def test_workers_that_come_before_are_of_an_earlier_signal(self, start, world, clock):
         table = Listed()
