@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/conformance.md").read_text(encoding="utf-8")
-SECTIONS = re.findall(r"`(tests/[\w/]+\.py)`(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+SECTIONS = re.findall(r"^## .+?`(tests/[\w/]+\.py)`(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize(("path", "section"), SECTIONS, ids=lambda value: Path(value).stem if value.startswith("tests/") else "")
