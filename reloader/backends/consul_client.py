@@ -72,9 +72,12 @@ class Connection:
             ReadFailed: there is no answer.
 
         """
+        sent = self._clock.now()
         answer, lag = self._ask(read, token, seen if hold else None, hold, stale=seen is not None)
-        if lag > LONGEST_LAG or answer.index < (seen or 0):
-            # That server lags behind, or all of them were restored: the leader knows.
+        # Before the wait is over, a server answers with the same index only when it was restored (its blockingQuery, "bail out").
+        cut_short = bool(hold) and answer.index == seen and self._clock.now() - sent < hold
+        if cut_short or lag > LONGEST_LAG or answer.index < (seen or 0):
+            # Restored, or behind: the leader knows.
             answer, _ = self._ask(read, token, None, 0.0, stale=False)
         return Answer(max(_LEAST_INDEX, answer.index), answer.value)
 

@@ -30,8 +30,8 @@ TRIED_AGAIN = 600.0
 def folds(keys: Iterable[str], most: int, refused: Collection[str] = ()) -> dict[str, frozenset[str]]:
     """Return the folders that are worth a query each, with the keys that it serves.
 
-    They are the deepest that two keys or more share. Where there are more than `most`, the deepest are merged into those above, but never
-    into the root, nor into one of `refused`.
+    They are the deepest that two keys or more share. Where there are more than `most`, the deepest are merged into those above, with all
+    that is below those, but never into the root, nor into one of `refused`.
     """
     groups: dict[str, set[str]] = {}
     for key in keys:
@@ -41,11 +41,11 @@ def folds(keys: Iterable[str], most: int, refused: Collection[str] = ()) -> dict
     heapq.heapify(deepest)
     while len(groups) > most and deepest:
         _, folder = heapq.heappop(deepest)
-        if not (above := _above(folder[:-1])) or above in refused:
-            continue
-        if above not in groups:
+        above = _above(folder[:-1])
+        if folder in groups and above and above not in refused:
+            below = [each for each in groups if each.startswith(above)]  # its query brings all of them
+            groups[above] = set().union(*map(groups.pop, below))
             heapq.heappush(deepest, (-above.count("/"), above))
-        groups.setdefault(above, set()).update(groups.pop(folder))
     return {_shared(group): frozenset(group) for group in groups.values() if len(group) > 1}
 
 

@@ -62,10 +62,10 @@ class Turns:
             return round_of_turns(self._sharing(), self._connections)
 
     def add(self, job: Job) -> None:
-        """Do a job from now on, at once: where every connection waits for news, one of them is taken."""
+        """Do a job from now on, at once, before those that had a turn: where every connection waits for news, one of them is taken."""
         with self._changed:
             self._jobs.add(job)
-            self._schedule(job, self._clock.now())
+            self._schedule(job, -inf)
             if self._threads < min(self._connections, len(self._jobs)):
                 self._threads += 1
                 threading.Thread(target=self._work, name=f"{self._address}#{next(self._order)}", daemon=True).start()

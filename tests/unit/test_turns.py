@@ -195,6 +195,30 @@ def test_a_new_read_does_not_wait_for_those_that_hold_every_connection(make: Cal
     assert ran.wait(PATIENCE)
 
 
+def test_a_new_read_comes_before_those_that_had_a_turn(make: Callable[[int], Reads]) -> None:
+    """Where many take turns, their round may be long."""
+    reads, order, hold_next, held, go = make(1), [], threading.Event(), threading.Event(), threading.Event()
+
+    def read(name: str) -> float:
+        order.append(name)
+        if hold_next.is_set():
+            held.set()
+            go.wait(PATIENCE)
+        return WORLD.clock.now()
+
+    for name in "abc":
+        reads.add(lambda hold, name=name: read(name))
+    eventually(lambda: set(order) == {"a", "b", "c"})
+    hold_next.set()
+    assert held.wait(PATIENCE)
+    done = len(order)
+    reads.add(lambda hold: read("new"))
+    go.set()
+    eventually(lambda: len(order) > done)
+
+    assert order[done] == "new"
+
+
 def test_a_removed_read_is_done_no_more(make: Callable[[int], Reads]) -> None:
     """It lets go of its connection at once, and its thread ends."""
     reads = make(1)
