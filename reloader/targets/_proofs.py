@@ -147,7 +147,9 @@ class Taking:
             if not self._taken:
                 self._taken, self._asks_again = True, self._asks_again and now >= self._since + DEAF
             return self._judge_taken(now)
-        self._proof = self._begin()
+        proof = self._begin()
+        if self._holds_back():  # otherwise what it saw may be what the signal started
+            self._proof = proof
         if now < self._since + self._within:
             return Judgement(verdict=Verdict.PENDING, look_at=now + pace(now - self._since))
         self.proves_completion = False

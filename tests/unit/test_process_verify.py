@@ -61,6 +61,20 @@ class Listed(Beside):
         return self.listed
 
 
+class Late(Beside):
+    """Lists children only once a process that was stopped has gone on and started some."""
+
+    goes_on = False
+
+    def children(self, pid: int) -> frozenset[Child]:
+        before = super().children(pid)
+        if self.goes_on:
+            self.goes_on = False
+            os.kill(pid, signal.SIGCONT)
+            return eventually(lambda: (now := super(Late, self).children(pid)) - before and now, every=0.001)
+        return before
+
+
 def decided(verification: Verification) -> Judgement:
     """Return the first judgement that is not pending."""
     return eventually(lambda: (seen := verification.judge()).verdict is not Verdict.PENDING and seen, every=0.005)
@@ -207,6 +221,15 @@ class TestBusy:
         wait_taken(pid)
         clock.later = 2
         assert verification.judge().verdict is Verdict.PENDING
+
+    def test_a_signal_that_is_taken_during_a_look_is_proved_all_the_same(self, start, world):
+        """What is listed then may be what the signal started."""
+        table = Late()
+        verification, _pid = self.asked(start, replace(world, processes=table), WORKERS)
+        table.goes_on = True
+
+        assert decided(verification).verdict is Verdict.CONFIRMED
+        assert not table.goes_on
 
     def test_one_that_ends_before_is_seen(self, start, world):
         verification, pid = self.asked(start, world, WORKERS)
