@@ -61,13 +61,18 @@ class Issued:
     """When its lease is renewed."""
     anew: float = inf
     """When it is issued anew, unless it was renewed until then."""
-    leaving: bool = False
-    """Whether its token has a successor, so that it is issued anew however long it could be renewed."""
+    leave: float = inf
+    """When it is issued anew however long it could be renewed, because its token has a successor."""
+
+    @property
+    def replace(self) -> float:
+        """Return when it is issued anew."""
+        return min(self.anew, self.leave)
 
     @property
     def due(self) -> float:
         """Return when something is to be done about it."""
-        return min(self.renew, self.anew)
+        return min(self.renew, self.replace)
 
     def reading(self) -> Reading:
         """Return it as a source says it."""

@@ -29,7 +29,7 @@ class Keeping:
         self._leases = leases
         self._world = world
         self._key = secrets.token_hex(_KEY_BYTES)
-        identity.on_new_token(lambda _old, _new: self.save())
+        identity.on_change(self.save)
 
     def adopt(self) -> None:
         """Take up what an earlier run had: what has ended since is left out."""

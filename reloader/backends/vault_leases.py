@@ -101,7 +101,7 @@ class Leases:
 
         """
         issued, now = self._proven(issued), self._world.clock.now()
-        if now >= issued.anew:
+        if now >= issued.replace:
             return self._replaced(issued)
         if now < issued.renew:
             return issued
@@ -113,7 +113,7 @@ class Leases:
         except Gone:
             return self._lose(issued)
         except ReadFailed as failed:
-            failed.again_by = issued.anew
+            failed.again_by = issued.replace
             raise
         self._losses.pop(issued.read, None)
         return renewed
@@ -164,11 +164,10 @@ class Leases:
         self.save()
         theirs = {each.lease: each for each in issued if each.lease and not each.token.ours}
         tokens = {each.token.serial: each.token for each in issued if each.token.ours}
-        reasons = [*map(self._lessor.revoke_lease, theirs), *map(self._lessor.revoke_token, tokens.values())]
-        try:
-            self._client.identity.revoke()
-        except ReadFailed as failed:
-            reasons.append(str(failed))
+        reasons = [self._lessor.revoke_lease(lease) for lease in theirs]
+        identity = self._client.identity
+        identity.revoke()
+        reasons += [self._lessor.revoke_token(token) for token in tokens.values() if identity.lives(token)]
         return tuple(reason for reason in reasons if reason)
 
     def all(self) -> tuple[Issued, ...]:
@@ -197,8 +196,8 @@ class Leases:
         """Take what became of it; a change of tokens meanwhile stays in force."""
         with self._lock:
             before = self._current.get(issued.read)
-            if before is not None and before.leaving:
-                issued = replace(issued, anew=min(before.anew, issued.anew), leaving=True)
+            if before is not None:
+                issued = replace(issued, leave=min(before.leave, issued.leave))
             self._current[issued.read] = issued
         self.save()
         return issued
@@ -238,8 +237,7 @@ class Leases:
         if is_its(token):
             issued = replace(issued, token=token)
         elif issued.lease:
-            anew = succession(now, issued.token.ends - now, self._world.random)
-            issued = replace(issued, anew=min(issued.anew, anew), leaving=True)
+            issued = replace(issued, leave=succession(now, issued.token.ends - now, self._world.random))
         with self._lock:
             self._unproven.pop(issued.read, None)
             self._current[issued.read] = issued
@@ -252,8 +250,7 @@ class Leases:
         with self._lock:
             hanging = [each for each in self._current.values() if each.lease and each.token.serial == old.serial]
             for issued in hanging:
-                anew = min(issued.anew, succession(now, left, self._world.random))
-                self._current[issued.read] = replace(issued, anew=anew, leaving=True)
+                self._current[issued.read] = replace(issued, leave=succession(now, left, self._world.random))
         self.save()
         self._changed([issued.read for issued in hanging])
 
