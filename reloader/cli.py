@@ -13,7 +13,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
 from reloader import __version__, by_hand, control, logs, settings
-from reloader.advice import advice
+from reloader.advice import advice, delays
 from reloader.once import once
 from reloader.plan import Pipeline, Plan
 from reloader.state import state_directory
@@ -71,6 +71,8 @@ def _check(options: argparse.Namespace) -> int:
     plan, files = _plan(options)
     for pipeline in plan.pipelines:
         print("\n".join(_summary(pipeline)))
+    for each in delays(plan.pipelines):
+        print(f"advice   {each}")
     print(f"{len(files)} file{'' if len(files) == 1 else 's'}, no mistakes" if files else "no file, no mistakes")
     return DONE
 
