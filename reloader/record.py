@@ -30,7 +30,13 @@ class Generation:
     confirmed: bool = False
     """Whether a target ever confirmed it."""
     expires: float | None = None
-    """When something in it stops being valid (a lease, a certificate), in seconds since the epoch."""
+    """When something that sources know of stops being valid (a lease), in seconds since the epoch; a renewal changes that."""
+    certified: float | None = None
+    """When the first of the certificates in its files ends, in seconds since the epoch."""
+
+    def has_expired(self, wall: float) -> bool:
+        """Return whether something in it is valid no more, at a time in seconds since the epoch."""
+        return any(end is not None and end <= wall for end in (self.expires, self.certified))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +93,9 @@ class Record:
     filled: Mapping[str, str] | None = field(default_factory=dict)
     """What was read of each source whose answer had items; None where a record does not say, though a set is published."""
 
-    def stage(self, number: int, fingerprint: str, expires: float | None = None) -> "Record":
+    def stage(self, number: int, fingerprint: str, expires: float | None = None, certified: float | None = None) -> "Record":
         """Know a whole set that is not published yet."""
-        generations = {**self.generations, number: Generation(fingerprint=fingerprint, expires=expires)}
+        generations = {**self.generations, number: Generation(fingerprint=fingerprint, expires=expires, certified=certified)}
         return replace(self, last=max(self.last, number), generations=generations)
 
     def publish(self, number: int, at: float, wall: float) -> "Record":
@@ -227,4 +233,5 @@ def _generation(plain: Mapping[str, Any]) -> Generation:
         wall=None if plain["wall"] is None else float(plain["wall"]),
         confirmed=bool(plain["confirmed"]),
         expires=None if plain["expires"] is None else float(plain["expires"]),
+        certified=None if plain.get("certified") is None else float(plain["certified"]),
     )

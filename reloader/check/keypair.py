@@ -5,13 +5,12 @@ import ssl
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from reloader.certificates import certificate_validity
+from reloader.certificates import BEGIN, certificate_validity
 from reloader.check.errors import CheckErrored, CheckRefused
 from reloader.fileset import Rendered
 
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
 _ENCRYPTED = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
-_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
 
 def check(staged: Path, rendered: Rendered, now: float) -> None:
@@ -21,7 +20,7 @@ def check(staged: Path, rendered: Rendered, now: float) -> None:
     are no other key's. Of a chain the first certificate counts. A certificate without a key (an authority's) is fine.
     """
     keys = [name for name, file in rendered.items() if _PRIVATE_KEY.search(file.data)]
-    certificates = [name for name, file in rendered.items() if _CERTIFICATE in file.data]
+    certificates = [name for name, file in rendered.items() if BEGIN in file.data]
     if not keys or not certificates:
         missing = "no private key" if certificates else "no certificate" if keys else "neither a certificate nor a private key"
         raise CheckRefused(f"keypair: {missing} in PEM form in the set")

@@ -229,6 +229,8 @@ class Content:
             return None
         if (waits := self._refusals.waits(fingerprint)) is not None:
             return waits
+        if self._holding.held and self._has_expired(fingerprint):
+            return inf
         if isinstance(self._volume, Mounted):
             with self._stages.stage("publish", number):
                 self._volume.adopt(fingerprint, _changed(snapshot))
@@ -236,6 +238,11 @@ class Content:
             self._publish(self._volume, number, self._making.final(values, rendered, number), fingerprint, snapshot)
         self._note_published(number, values, snapshot)
         return None
+
+    def _has_expired(self, fingerprint: str) -> bool:
+        """Return whether this content is known, and something in it is valid no more: nobody goes back to it."""
+        wall = self._world.clock.wall()
+        return any(known.fingerprint == fingerprint and known.has_expired(wall) for known in self._volume.record.generations.values())
 
     def _note_published(self, number: int, values: Values, snapshot: Snapshot) -> None:
         needed = {number, self._volume.last_confirmed}
@@ -280,12 +287,12 @@ class Content:
     def _note_success(self, waits: float | None, now: float) -> None:
         """What was tried is published, or waits for its time as refused content."""
         self._failures, self.unwritable = 0, None
-        if waits is not None:
-            self._retry_at = waits
-            self.rejected = self.rejected or Rejected("refused", "it was refused before", now, refused=True)
-        elif self._holding.held:
+        if self._holding.held:
             self._retry_at = self._held_until if now < self._held_until else max(self._held_until + self._held_for, now + AGAIN)
-        else:
+        if waits is not None:
+            self._retry_at = min(self._retry_at, waits)
+            self.rejected = self.rejected or Rejected("refused", "it was refused before", now, refused=True)
+        elif not self._holding.held:
             self.rejected = None
         self.look_at = self._retry_at
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from reloader.certificates import earliest_end
 from reloader.fileset import Rendered
 from reloader.plan import Volume as Plan
 from reloader.record import Generation, Record
@@ -110,7 +111,7 @@ class Volume:
         known = self.record.generations.get(number) if number is not None else None
         if number is None or known is None or not self.directory(number).is_dir():
             return None
-        return None if known.expires is not None and known.expires <= self._world.clock.wall() else number
+        return None if known.has_expired(self._world.clock.wall()) else number
 
     def published_files(self) -> Mapping[str, bytes]:
         """Return the published files by name; needs no lock and changes nothing.
@@ -161,7 +162,7 @@ class Volume:
             self.record = replace(self.record, last=max(before, number))
             try:
                 write_set(self.directory(number), rendered, self._plan.dir_mode, self._world.disk)
-                self.record = self.record.stage(number, fingerprint, expires)
+                self.record = self.record.stage(number, fingerprint, expires, earliest_end(file.data for file in rendered.values()))
                 self._home.save(self.record)
             except BaseException:
                 self.discard(number)

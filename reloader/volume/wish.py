@@ -38,22 +38,18 @@ def chosen(record: Record, wanted: int | None, published: int | None, wall: floa
         NotPossible: there is none, and which there are.
 
     """
-    usable = {number: known for number, known in record.generations.items() if is_there(number) and not _expired(known, wall)}
+    usable = {number: known for number, known in record.generations.items() if is_there(number) and not known.has_expired(wall)}
     if wanted is None:
         earlier = [number for number, known in usable.items() if known.confirmed and (published is None or number < published)]
         if not earlier:
             raise NotPossible(f"no earlier generation was ever confirmed; {_told(usable)}")
         return max(earlier)
     known = record.generations.get(wanted)
-    if known is not None and is_there(wanted) and _expired(known, wall):
+    if known is not None and is_there(wanted) and known.has_expired(wall):
         raise NotPossible(f"something in generation {wanted} has expired; {_told(usable)}")
     if wanted not in usable:
         raise NotPossible(f"there is no generation {wanted}; {_told(usable)}")
     return wanted
-
-
-def _expired(known: Generation, wall: float) -> bool:
-    return known.expires is not None and known.expires <= wall
 
 
 def _told(usable: dict[int, Generation]) -> str:

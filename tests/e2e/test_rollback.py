@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from reloader.certificates import certificate_end
 from tests.e2e.sidecar import Sidecar
 from tests.kubelet import KubeletVolume
+from tests.servers.certificates import Authority
 from tests.waiting import eventually
 
 PICKY = Path(__file__).parents[1] / "targets" / "picky.py"
@@ -18,8 +21,7 @@ sources:
   tls: {{kind: files, path: {tls}}}
 volume:
   path: {live}
-  files:
-    app.conf: {{content: "{{{{ routes.text }}}} {{{{ tls.text }}}}"}}
+  files: {files}
 target:
   match: {{pidfile: {pidfile}}}
   verify: {{workers: true, within: 700ms}}
@@ -28,15 +30,20 @@ failure: {{mode: {mode}, startup_grace: 2s, max_staleness: 3s, retry_refused: {r
 """
 
 
+TOGETHER = """{app.conf: {content: "{{ routes.text }} {{ tls.text }}"}}"""
+APART = """{app.conf: {content: "{{ routes.text }}"}, tls.crt: {content: "{{ tls.text }}"}}"""
+
+
 class Pod:
     """Two mounted directories, a target that takes only some configurations, and the sidecar."""
 
-    def __init__(self, folder: Path, *, mode: str = "open", retry: str = "never") -> None:
+    def __init__(self, folder: Path, *, mode: str = "open", retry: str = "never", files: str = TOGETHER) -> None:
         self.live, self.pidfile, self.notes = folder / "live", folder / "pid", folder / "notes"
         self.routes, self.tls = KubeletVolume(folder / "routes"), KubeletVolume(folder / "tls")
         configuration = folder / "app.yaml"
+        given = {"mode": mode, "retry": retry, "files": files}
         configuration.write_text(
-            CONFIGURATION.format(routes=self.routes.path, tls=self.tls.path, live=self.live, pidfile=self.pidfile, mode=mode, retry=retry)
+            CONFIGURATION.format(routes=self.routes.path, tls=self.tls.path, live=self.live, pidfile=self.pidfile, **given)
         )
         self.sidecar = Sidecar(folder / "sidecar", configuration)
         self.process: subprocess.Popen[bytes] | None = None
@@ -205,6 +212,30 @@ def test_refused_content_is_tried_again_when_the_target_restarts(pod):
     pod.run()
 
     eventually(lambda: pod.refusals() == 2, what="the second try")
+
+
+@pytest.mark.parametrize("mode", ["open", "closed"])
+def test_nobody_goes_back_to_a_certificate_that_has_ended(pod, tmp_path, mode):
+    """What was refused stays and is owed, or it closes; the next certificate is delivered with the routes that were good."""
+    authority = Authority(tmp_path / "authority")
+    certificate = authority.issue("web", days=3 / 86400)[0].read_text()
+    pod = pod(mode=mode, files=APART)
+    pod.set(tls=certificate)
+    pod.begin()
+    eventually(lambda: time.time() > certificate_end(certificate), what="the end of the certificate")
+
+    pod.set(routes="refuse")
+    eventually(lambda: pod.refusals() == 1, what="the refusal")
+    eventually(lambda: pod.status()["closed"] if mode == "closed" else pod.status()["degraded"], what="the status to say so")
+    status = pod.status()
+    assert (pod.published(), status["ready"]) == ("refuse", mode == "open")
+    assert status["owed"] is not None
+    assert pod.sidecar.metric("reloader_rollbacks_total") == 0
+
+    pod.set(tls=authority.issue("web")[0].read_text())
+    eventually(lambda: pod.published() == "good-1", what="the new certificate, with the routes that were good")
+    eventually(lambda: pod.status()["owed"] is None, what="its confirmation")
+    assert pod.status()["ready"]
 
 
 def test_closed_closes_when_refused_content_has_waited_for_long(pod):

@@ -1,6 +1,7 @@
 """What a volume remembers, and how it is read back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ FULL = Record(
     generations={
         5: Generation(fingerprint="e", at=10.0, wall=100.0, confirmed=True),
         6: Generation(fingerprint="f", at=20.0, wall=110.0),
-        7: Generation(fingerprint="g", at=30.25, wall=120.0),
+        7: Generation(fingerprint="g", at=30.25, wall=120.0, expires=500.0, certified=400.5),
     },
     confirmed=Confirmation(number=5, instances=({"pid": 4, "started": 0.1, "boot": "one"},)),
     ages={"routes": 99.5},
@@ -23,6 +24,20 @@ FULL = Record(
 def test_a_record_is_read_back_as_it_was_written() -> None:
     assert Record.from_json(FULL.to_json()) == FULL
     assert Record.from_json(Record(boot="b").to_json()) == Record(boot="b")
+
+
+def test_a_record_from_before_ends_of_certificates_were_known_is_read() -> None:
+    plain = json.loads(FULL.to_json())
+    for known in plain["generations"].values():
+        del known["certified"]
+    assert Record.from_json(json.dumps(plain).encode()).generations[7] == replace(FULL.generations[7], certified=None)
+
+
+@pytest.mark.parametrize(
+    ("expires", "certified", "ended"), [(None, None, False), (9, 11, True), (11, 9, True), (11, 11, False), (10, None, True)]
+)
+def test_what_expires_first_ends_it(expires: float | None, certified: float | None, ended: bool) -> None:
+    assert Generation(fingerprint="", expires=expires, certified=certified).has_expired(10) is ended
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ import pytest
 
 from reloader.plan import Volume as Plan
 from reloader.volume import Volume, VolumeError, VolumeLocked
+from reloader.volume.wish import NotPossible, chosen
 from reloader.world import World
 from reloader.world.clock import Clock
 from tests import volumes
+from tests.servers.certificates import Authority
 from tests.volumes import NEW, OLD, make, publish, rendered, seen, strangers
 
 ME = {"pid": 1, "started": 2.5, "boot": "b"}
@@ -375,3 +377,35 @@ def test_a_link_that_is_moved_by_hand_is_the_truth(volume: Volume) -> None:
     assert volume.published.number == 1
     assert volume.published.at > moved
     assert volume.published.fingerprint == volume.fingerprint(rendered(OLD))
+
+
+class TestExpired:
+    """What a certificate in a set, or a lease behind it, means for going back to it."""
+
+    def confirmed(self, volume: Volume, certificate: bytes, expires: float | None = None) -> int:
+        files = rendered({"app.conf": b"plain", "tls.crt": certificate})
+        number = volume.next_number()
+        volume.stage(number, files, volume.fingerprint(files), expires)
+        volume.publish(number)
+        volume.confirm(number, [ME])
+        return number
+
+    @pytest.mark.parametrize(("days", "lasts"), [(1, True), (-1, False)])
+    def test_a_set_whose_certificate_has_ended_is_published_and_never_gone_back_to(self, volume, tmp_path, days, lasts):
+        """Nor by hand; also after a restart."""
+        certificate = Authority(tmp_path / "authority").issue("web", days=days)[0].read_bytes()
+        number = self.confirmed(volume, certificate)
+        publish(volume, NEW)
+
+        for each in (volume, reopened(volume)):
+            assert each.rollback_target() == (number if lasts else None)
+            if lasts:
+                assert chosen(each.record, None, 2, time.time(), lambda _number: True) == number
+            else:
+                with pytest.raises(NotPossible, match="no earlier generation"):
+                    chosen(each.record, None, 2, time.time(), lambda _number: True)
+
+    @pytest.mark.parametrize(("seconds", "lasts"), [(60.0, True), (-1.0, False)])
+    def test_neither_is_one_whose_lease_is_over(self, volume, seconds, lasts):
+        number = self.confirmed(volume, b"no certificate", time.time() + seconds)
+        assert volume.rollback_target() == (number if lasts else None)
