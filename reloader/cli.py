@@ -15,6 +15,7 @@ from urllib.request import ProxyHandler, build_opener
 from reloader import __version__, by_hand, control, logs, settings
 from reloader.advice import advice, delays
 from reloader.once import once
+from reloader.online import online
 from reloader.plan import Pipeline, Plan
 from reloader.state import state_directory
 from reloader.supervisor import Supervisor
@@ -69,12 +70,18 @@ def _once(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     plan, files = _plan(options)
+    good = True
+    if options.online:
+        logs.set_up(plan.log)
     for pipeline in plan.pipelines:
-        print("\n".join(_summary(pipeline)))
+        print("\n".join(_summary(pipeline)), flush=True)
+        for seen in online(pipeline, World()) if options.online else ():
+            print(f"  {'answers' if seen.good else 'FAILED':<8} {seen.name}: {seen.told}", flush=True)
+            good = good and seen.good
     for each in delays(plan.pipelines):
         print(f"advice   {each}")
     print(f"{len(files)} file{'' if len(files) == 1 else 's'}, no mistakes" if files else "no file, no mistakes")
-    return DONE
+    return DONE if good else FAILED
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -223,7 +230,8 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "the sidecar: watch, render, publish, signal")
     first = _command(commands, "once", _once, "one render and publish, then exit: init containers, CI")
     first.add_argument("--dry-run", action="store_true", help="print what would change, secrets masked, and change nothing")
-    _command(commands, "check", _check, "validate configuration and templates without touching a server")
+    check = _command(commands, "check", _check, "validate configuration and templates without touching a server")
+    check.add_argument("--online", action="store_true", help="also read each source once, and show what came, without a value")
     status = _command(commands, "status", _status, "what the running one knows")
     status.add_argument("--json", action="store_true", help="the whole document")
     status.add_argument("--address", metavar="HOST:PORT", help="where it listens (default: as configured)")

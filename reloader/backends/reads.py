@@ -140,6 +140,15 @@ class ReadingBackend(ABC):
         """Return whether `look` may read this again: not if it mints something, or if it is watched anyway."""
         return True
 
+    def rehearse(self, read: Hashable) -> str | None:  # noqa: ARG002 - for subclasses
+        """Return what can be told of a read without doing it, where that would leave something behind; None where it may be done.
+
+        Raises:
+            ReadFailed: it would fail.
+
+        """
+        return None
+
     def watch(self, read: Hashable, inbox: Inbox, name: str) -> Callable[[], None]:
         """Keep reading; see `reloader.backends.Backend`."""
         with self._lock:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from reloader.backends.reads import Fetched, Inbox, ReadFailed, ReadingBackend
 from reloader.backends.turns import Turns
-from reloader.backends.vault_client import DEADLINE, Client
+from reloader.backends.vault_client import LONGEST, Client
 from reloader.backends.vault_issued import Issued, Read, Secret, Write, parameters_of
 from reloader.backends.vault_keeping import Keeping
 from reloader.backends.vault_leases import Leases
@@ -21,15 +21,15 @@ from reloader.world import World
 
 __all__ = ["Backend", "Secret", "Write", "parameters_of"]
 
-_REQUESTS_OF_A_READ = 8
-"""The login, the mount, what may be seen, and the secret, each again with another token."""
+_ANSWERS_OF_A_READ = 3
+"""The mount, what may be seen, and the secret."""
 
 
 class Backend(ReadingBackend):
     """One server and identity."""
 
     def __init__(self, plan: Vault, turns: Turns, world: World) -> None:
-        super().__init__(turns, world, longest_read=_REQUESTS_OF_A_READ * DEADLINE)
+        super().__init__(turns, world, longest_read=_ANSWERS_OF_A_READ * LONGEST)
         self._plan = plan
         self._client = Client(plan, turns, world)
         self._reader = Reader(self._client, world)
@@ -57,9 +57,25 @@ class Backend(ReadingBackend):
         issued = self._leases.current(cast("Read", read))
         return None if issued is None else issued.reading()
 
+    def rehearse(self, read: Hashable) -> str | None:
+        """Write nothing, issue nothing that may not be revoked, and log in only with what is good more than once."""
+        if self._plan.auth.secret_id_wrapped:
+            return "not asked: the secret_id is wrapped, and can be unwrapped once only, by the sidecar"
+        return self._reader.rehearsed(cast("Read", read))
+
+    def wake(self) -> None:
+        """Have every read done now that failed, with a login where one failed."""
+        self._client.identity.wake()
+        super().wake()
+
     def repeatable(self, read: Hashable) -> bool:
         """Return whether it only reads."""
         return isinstance(read, Secret)
+
+    def wake(self) -> None:
+        """Log in again at once, too."""
+        self._client.identity.wake()
+        super().wake()
 
     def keep_in(self, directory: Path) -> None:
         """Keep the token and what is issued in a directory, and take up what an earlier run left there; before the first read."""

@@ -17,7 +17,7 @@ from reloader.schedule import next_poll
 from reloader.snapshot import FailureKind, Reading
 from reloader.world import World
 
-_CAPABILITIES = "sys/capabilities-self"
+_CAPABILITIES, _REVOKE = "sys/capabilities-self", "sys/leases/revoke"
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,30 @@ class Reader:
         number = read.version or data.get("current_version")
         stamp = _stamp(number, _inner(_inner(data, "versions"), str(number)))
         return stamp == seen.stamp and not stamp[-2]  # a time of deletion may have come since
+
+    def rehearsed(self, read: Read) -> str | None:
+        """Return what the token may do where a read would leave something behind; None where it leaves nothing.
+
+        Raises:
+            ReadFailed: it may not do that.
+
+        """
+        if isinstance(read, Secret):
+            kind = self._mounts.of(read.path).kind
+            if kind == "kv" or self._client.identity.token().ours or self._may(_REVOKE, "update"):
+                return None
+        capability = "update" if isinstance(read, Write) else "read"
+        if not self._may(read.path, capability):
+            what = f'permission denied; the policy of the token must hold: path "{read.path}" {{ capabilities = ["{capability}"] }}'
+            raise self._client.failure(FailureKind.REFUSED, read.path, what)
+        if isinstance(read, Write):
+            return "the token may write there; nothing was issued"
+        return f"the token may read there; nothing was issued, since it may not revoke that ({_REVOKE})"
+
+    def _may(self, path: str, capability: str) -> bool:
+        """Return what the server says of the token's policies."""
+        told = _inner(self._client.post(_CAPABILITIES, {"paths": [path]}).body, "data").get(path)
+        return isinstance(told, list) and bool({capability, "root"} & set(map(str, told)))
 
     def _may_see(self, path: str) -> bool:
         """Return whether the token may read the metadata; asked once for each token, so that no read of them is denied again and again."""

@@ -102,11 +102,13 @@ class Intake:
             log.info("source", extra={"fields": {**about, "outcome": "ok"}})
 
     def _interpret(self, name: str, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, Failure) or name not in self._sources:
-            return outcome
-        source, parser = self._sources[name]
-        meant = source.interpret(outcome)
-        return meant if parser is None or isinstance(meant, Failure) else _parsed(meant, parser)
+        return interpreted(outcome, *self._sources[name]) if name in self._sources else outcome
+
+
+def interpreted(outcome: Outcome, source: Source, parser: str | None) -> Outcome:
+    """Return what an outcome means to a source, parsed as its `parse` says."""
+    meant = outcome if isinstance(outcome, Failure) else source.interpret(outcome)
+    return meant if parser is None or isinstance(meant, Failure) else _parsed(meant, parser)
 
 
 def _label(name: str) -> str:

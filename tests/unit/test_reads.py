@@ -4,7 +4,7 @@ import logging
 import random
 import threading
 from collections.abc import Hashable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from reloader.backends import Backends
 from reloader.backends.reads import Fetched, LetGo, ReadFailed, ReadingBackend
 from reloader.backends.turns import Turns
-from reloader.plan import Consul, Tls
+from reloader.plan import Consul, Local, Tls
 from reloader.schedule import Backoff
 from reloader.snapshot import Failure, FailureKind, Reading
 from reloader.world import World
@@ -312,6 +312,29 @@ class TestBackends:
 
         assert backends.acquire(plan) is not backend
         backends.release(plan)
+
+    def test_waking_does_what_failed_at_once(self) -> None:
+        """Whatever its backoff."""
+
+        @dataclass(frozen=True)
+        class Mended:
+            poll: float = inf
+            calls: list[int] = field(default_factory=list, compare=False)
+
+            def answer(self) -> str:
+                self.calls.append(1)
+                if len(self.calls) == 1:
+                    raise ReadFailed(REFUSED, "no")
+                return "mended"
+
+        backends, recorder = Backends(WORLD), Recorder()
+        backend = backends.acquire(Local())
+        backend._backoff = Backoff(3600, 36000)
+        backend.watch(Mended(), recorder, "a")
+        eventually(lambda: recorder.failures)
+        backends.wake()
+        eventually(lambda: recorder.values == ["mended"])
+        backends.release(Local())
 
     def test_another_identity_is_another_backend_at_the_same_turns(self) -> None:
         """Tokens are not mixed, and the bound on connections holds over all of them."""

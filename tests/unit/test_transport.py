@@ -6,7 +6,7 @@ from threading import Thread
 import pytest
 import requests
 
-from reloader.backends.transport import explain
+from reloader.backends.transport import concerns_all, explain
 from reloader.plan import Tls
 from reloader.snapshot import FailureKind
 from reloader.world.session import BoundedSession, TooLarge
@@ -47,6 +47,25 @@ def _get_and_be_cut_off(server: socket.socket) -> None:
 
     Thread(target=hang_up, daemon=True).start()
     BoundedSession(Tls(), timeout=5).get(f"https://127.0.0.1:{server.getsockname()[1]}/")
+
+
+def test_who_cannot_be_connected_to_fails_everywhere():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for address in (f"http://127.0.0.1:{port}/", "http://nobody.invalid/"):
+        with pytest.raises(requests.RequestException) as caught:
+            BoundedSession(Tls(), timeout=5).get(address)
+        assert concerns_all(caught.value)
+    with pytest.raises(requests.RequestException) as caught:
+        BoundedSession(Tls(ca_file="/nothing"), timeout=5).get("https://127.0.0.1:1/")
+    assert concerns_all(caught.value)
+
+
+def test_an_answer_that_takes_too_long_or_is_too_large_fails_alone():
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(requests.RequestException) as caught:
+        BoundedSession(Tls(), timeout=0.1).get(f"http://127.0.0.1:{server.getsockname()[1]}/")
+    assert not concerns_all(caught.value)
+    assert not concerns_all(TooLarge("the answer is larger than 64 MiB"))
 
 
 def test_an_answer_that_is_too_large_is_a_mistake():
