@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import date
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
@@ -98,11 +99,16 @@ def _of_kind(wrapper: type, written: object) -> object:
         raise _at_kind(_told(f"expected one of: {', '.join(nearest_first(kind, kinds.names()))}")) from None
     except BrokenKind as error:
         raise _at_kind(_told(str(error))) from None
-    given: Any = TypeAdapter(as_written).validate_python({**written, "kind": kind})
+    given: Any = _adapter(as_written).validate_python({**written, "kind": kind})
     values = {item.name: getattr(given, item.name) for item in fields(given)}
     own = {item.name for item in fields(wrapper)}
     settings = WRAPPERS[wrapper].load(kind).Settings(**{name: value for name, value in values.items() if name not in own})
     return wrapper(settings=settings, **{name: value for name, value in values.items() if name in own})
+
+
+@cache  # a file may have thousands of sources
+def _adapter(as_written: type) -> TypeAdapter[Any]:
+    return TypeAdapter(as_written)
 
 
 def _at_kind(error: str | PydanticCustomError) -> ValidationError:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -22,7 +23,11 @@ def flat(wrapper: type, kind: str) -> type:
         BrokenKind: its module cannot be imported.
 
     """
-    settings = WRAPPERS[wrapper].load(kind).Settings
+    return _flat(wrapper, kind, WRAPPERS[wrapper].load(kind).Settings)
+
+
+@cache  # a file may have thousands of sources
+def _flat(wrapper: type, kind: str, settings: Any) -> type:
     own = [item for item in fields(wrapper) if item.name != "settings"]
     hints = hints_of(wrapper) | hints_of(settings)
     described = [
