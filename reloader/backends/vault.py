@@ -63,11 +63,6 @@ class Backend(ReadingBackend):
             return "not asked: the secret_id is wrapped, and can be unwrapped once only, by the sidecar"
         return self._reader.rehearsed(cast("Read", read))
 
-    def wake(self) -> None:
-        """Have every read done now that failed, with a login where one failed."""
-        self._client.identity.wake()
-        super().wake()
-
     def repeatable(self, read: Hashable) -> bool:
         """Return whether it only reads."""
         return isinstance(read, Secret)

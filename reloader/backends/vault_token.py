@@ -50,14 +50,16 @@ class Life:
     @classmethod
     def of_login(cls, auth: Mapping[str, Any]) -> "Life":
         """Return what a login or a renewal told; a duration of 0 never ends."""
-        left = float(auth.get("lease_duration") or inf)
+        term = float(auth.get("lease_duration") or inf)
+        batch = auth.get("token_type") == "batch"
         return cls(
-            left=left,
-            term=left,
+            # A batch token holds its end in whole seconds, so that it ends up to one earlier (measured with OpenBao 2.7).
+            left=max(0.0, term - 1) if batch else term,
+            term=term,
             renewable=bool(auth.get("renewable")),
             uses=int(auth.get("num_uses") or 0) or None,
             serial=str(auth.get("accessor") or ""),
-            batch=auth.get("token_type") == "batch",
+            batch=batch,
         )
 
     @classmethod
