@@ -90,6 +90,7 @@ class Pipeline:
         else:
             self._opened = True
             self._freshness.resume(self._volume.ages)
+            self.content.resume_rollback()
             self._intake.remember(self._volume.record.filled)
 
     def stop(self) -> None:

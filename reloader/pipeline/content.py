@@ -174,6 +174,18 @@ class Content:
             return False
         return self._republish(self._volume)
 
+    def resume_rollback(self) -> None:
+        """Go on with a rollback that a crash cut short, so that the target is not asked again for what it refused."""
+        volume, published = self._volume, self._volume.published
+        if isinstance(volume, Mounted) or published is None or volume.record.rolled_back is not None:
+            return
+        if published.number == volume.last_confirmed or self._refusals.waits(published.fingerprint) is None:
+            return
+        try:
+            self._republish(volume)
+        except StageFailed as failed:
+            self.refuse_volume(failed)
+
     def put_back(self, volume: Volume, number: int) -> None:
         """Let readers see an earlier generation again, because a person asked for it.
 

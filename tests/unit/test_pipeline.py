@@ -10,6 +10,7 @@ from reloader.snapshot import Mailbox, Reading
 from reloader.status import Metrics, Status
 from reloader.targets import Instance, Judgement, Verdict
 from reloader.volume import Volume
+from reloader.volume.wish import Wish
 from reloader.world import World
 from reloader.world.clock import Clock
 
@@ -107,7 +108,7 @@ def make(tmp_path):
 
     def make(*sources: str) -> House:
         made.append(House(tmp_path, *sources))
-        return made[0]
+        return made[-1]
 
     yield make
     for house in made:
@@ -199,3 +200,41 @@ def test_what_is_refused_does_not_wait_for_ever_for_the_rest(make):
     house.clock.later = 152
     house.cycle()
     assert house.published() == "two"
+
+
+def cut_short(house: House) -> None:
+    """End it between the record of a refusal and the rollback."""
+    house.say("one")
+    house.cycle()
+    house.judge(Verdict.CONFIRMED)
+    house.say("two")
+    house.cycle()
+    refused = house.pipeline._volume.published
+    house.pipeline.content._refusals.note(refused.fingerprint, "verify")
+    house.pipeline.close()
+    assert house.published() == "two"
+
+
+def test_a_rollback_that_was_cut_short_is_gone_on_with_before_the_target_is_asked(make):
+    """It would be asked again for what it refused."""
+    cut_short(make("text"))
+
+    house = make("text")
+
+    assert house.published() == "one"
+    house.say("two")
+    house.cycle()
+    house.judge(Verdict.CONFIRMED)
+    assert (house.published(), house.target.asked) == ("one", 1)
+
+
+def test_what_a_person_holds_is_not_taken_back_at_the_start_though_it_was_refused_once(make):
+    house = make("text")
+    cut_short(house)
+    house = make("text")
+    house.pipeline.ask(Wish(act="rollback", generation=2))
+    house.cycle()
+    assert house.published() == "two"
+    house.pipeline.close()
+
+    assert make("text").published() == "two"
