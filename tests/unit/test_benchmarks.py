@@ -68,6 +68,14 @@ def test_swap_to_volume(tmp_path):
         assert ours[f"threads {when}"]["p50"] >= 1
 
 
+@pytest.mark.servers
+def test_key_to_volume(tmp_path):
+    """One key of a real Consul server after the other is changed, and seen in the file."""
+    _, scenario = measured("key_to_volume", "--directory", tmp_path)
+    assert rows(scenario)["key to volume"]["count"] == ROUNDS
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_not_here_is_named():
     """A contender that is not on PATH is skipped with what it lacks, and an unknown scenario is refused with those there are."""
     done = benchmark("swaps")
