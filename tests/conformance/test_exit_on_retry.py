@@ -44,8 +44,7 @@ def test_matrix(made, mode: str | None, secret: str):
     app = made(mode, secret, grace="500ms").start()
     if secret == "ok":
         app.shows("hunter2")
-        eventually(app.sidecar.ready, what="readiness")
-        assert not app.sidecar.pipeline()["degraded"]
+        eventually(lambda: app.sidecar.ready() and not app.sidecar.pipeline()["degraded"], what="readiness")
         return
 
     eventually(lambda: REASONS[secret] in app.reasons(), what="the reason")
@@ -79,8 +78,7 @@ def test_what_was_missing_heals_by_itself(made, openbao, mode: str, secret: str,
     openbao.put_kv2("secret", path, {field: "found"})
 
     app.shows("found")
-    eventually(app.sidecar.ready, what="readiness")
-    assert not app.sidecar.pipeline()["degraded"]
+    eventually(lambda: app.sidecar.ready() and not app.sidecar.pipeline()["degraded"], what="readiness")
 
 
 @pytest.mark.parametrize(("mode", "secret"), [(CLOSED, "no secret"), (OPEN, "no field")])

@@ -285,7 +285,8 @@ def test_a_token_that_cannot_be_renewed_ends_in_a_refusal_and_no_storm(polling, 
 
     renewals, backoff = vault.of("renew-self"), Backoff()
     assert renewals
-    assert all(pause >= backoff.floor(failures) - EARLY for failures, pause in enumerate(pauses(renewals), start=1))
+    early = [pause for failures, pause in enumerate(pauses(renewals), start=1) if pause < backoff.floor(failures) - EARLY]
+    assert len(early) <= 1, "only the one at the time when a token that is ours would be replaced"
     openbao.put_kv2("secret", "app", {"password": "two"})
     file.write_text(openbao.policy_token(RIGHTS, ttl="1h"))
     app.shows("two")
