@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -54,6 +54,13 @@ class Tls:
     key_file: str | None = None
     server_name: str | None = None
     verify: bool = True
+
+    def mistakes(self, url: str | None) -> Iterator[tuple[str, str]]:
+        """Yield the key and the text of what is wrong, beside the address that this is about."""
+        if self.key_file is not None and self.cert_file is None:
+            yield "tls.key_file", "expected cert_file beside it"
+        if self != Tls() and url is not None and not url.lower().startswith("https:"):
+            yield "tls", "expected only for an address that begins with https://"
 
 
 @plain
@@ -178,6 +185,7 @@ class Verify:
     status: Status = 200
     body: Regex | None = None
     json: Mapping[str, Any] | None = None
+    tls: Tls = Tls()
     command: tuple[str, ...] | None = None
     within: Duration = 2.0
 

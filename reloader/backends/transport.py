@@ -19,7 +19,7 @@ def explain(error: requests.RequestException, section: str) -> tuple[FailureKind
             return FailureKind.MISCONFIGURED, f"{told}; read less of it"
         case ValueError():  # requests says of a bad URL, scheme or header that it is one
             return FailureKind.MISCONFIGURED, f"{told}; check that {section}.address is a http:// or https:// URL"
-        case requests.exceptions.SSLError() if _is_about_tls(error):
+        case _ if is_about_tls(error):
             return FailureKind.MISCONFIGURED, f"{told}; check {section}.tls.* and {section}.address"
         case requests.Timeout():
             return FailureKind.UNREACHABLE, f"{told}; check the server's load, and the network in between"
@@ -33,7 +33,7 @@ def what_happened(error: requests.RequestException) -> str:
             return str(error)
         case ValueError():
             return "no request can be made"
-        case requests.exceptions.SSLError() if _is_about_tls(error):
+        case _ if is_about_tls(error):
             return f"TLS failed: {_tls_reason(_innermost(error))}"
         case requests.Timeout():
             return "no complete answer in time"
@@ -43,13 +43,13 @@ def what_happened(error: requests.RequestException) -> str:
 def concerns_all(error: requests.RequestException) -> bool:
     """Return whether no request would reach the server now: nothing listens, its name or its certificate is wrong, or the address is."""
     if isinstance(error, requests.exceptions.SSLError):
-        return _is_about_tls(error)
+        return is_about_tls(error)
     return isinstance(error, ValueError) or any(isinstance(each, ConnectTimeoutError | NewConnectionError) for each in _chain(error))
 
 
-def _is_about_tls(error: requests.exceptions.SSLError) -> bool:
+def is_about_tls(error: requests.RequestException) -> bool:
     """Return whether TLS itself failed, rather than the connection under it."""
-    return not isinstance(_innermost(error), ssl.SSLEOFError | ConnectionError)
+    return isinstance(error, requests.exceptions.SSLError) and not isinstance(_innermost(error), ssl.SSLEOFError | ConnectionError)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

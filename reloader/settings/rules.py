@@ -105,8 +105,7 @@ def _credentials(document: Document) -> Iterator[Problem]:
         if token is not None and token_file is not None:
             yield (*above, "token_file"), "expected token or token_file, not both"
     for key, tls in (("vault", document.vault.tls), ("consul", document.consul.tls)):
-        if tls.key_file is not None and tls.cert_file is None:
-            yield (key, "tls", "key_file"), "expected cert_file beside it"
+        yield from (((key, *inner.split(".")), message) for inner, message in tls.mistakes(None))
 
 
 def _auth(document: Document, tree: Tree) -> Iterator[Problem]:
@@ -192,6 +191,9 @@ def _verify(document: Document, tree: Tree) -> Iterator[Problem]:
     if verify.http is None:
         written = [name for name in ("status", "body", "json") if tree.has("target", "verify", name)]
         yield from ((("target", "verify", name), "expected only beside http, whose answer it is about") for name in written)
+        if verify.tls != plan.Tls():
+            yield ("target", "verify", "tls"), "expected only beside http, whose server it is about"
+    yield from ((("target", "verify", *key.split(".")), message) for key, message in verify.tls.mistakes(verify.http))
 
 
 def _listen(document: Document) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from reloader.plan import Tls
 from reloader.targets._asking import Answer, Ask, Said
@@ -40,7 +41,7 @@ def http(  # noqa: PLR0913 - what a request and its answer may be
     def ask(seconds: float) -> Answer:
         import requests  # noqa: PLC0415 - costs 7 MiB that other targets never need
 
-        from reloader.backends.transport import what_happened  # noqa: PLC0415
+        from reloader.backends.transport import is_about_tls, what_happened  # noqa: PLC0415
         from reloader.world.session import RedirectRefused  # noqa: PLC0415
 
         revealed = {name: value.reveal() for name, value in (headers or {}).items()}
@@ -50,7 +51,8 @@ def http(  # noqa: PLR0913 - what a request and its answer may be
             except RedirectRefused as redirected:
                 answer = redirected.response
             except requests.RequestException as error:
-                return Answer(said=Said.NOTHING, reason=f"{key}: {what_happened(error)}", asked=_may_have_got_there(error))
+                mend = _tls_mend(key, url) if is_about_tls(error) else ""
+                return Answer(said=Said.NOTHING, reason=f"{key}: {what_happened(error)}{mend}", asked=_may_have_got_there(error))
         wrong = "no answer" if answer is None else next(_wrong(answer, status, body, json), "")
         return Answer(said=Said.NO, reason=f"{key}: {wrong}") if wrong else YES
 
@@ -102,6 +104,11 @@ def file(path: str, clock: Clock, *, started: float) -> Ask:
         return YES
 
     return ask
+
+
+def _tls_mend(key: str, url: str) -> str:
+    """Return where that was, without what of an address may be a secret, and what to look at."""
+    return f" (https://{urlsplit(url).netloc}); check {key.rpartition('.')[0]}.tls.* and {key}"
 
 
 def _wrong(answer: "requests.Response", status: int, body: str | None, json: Mapping[str, Any] | None) -> Iterator[str]:

@@ -15,7 +15,8 @@ _PAUSE = (0.02, 0.5)
 def probe_of(verify: Verify, world: World) -> Ask | None:
     """Return what asks for the operator's proof; None where it is none that is asked."""
     if verify.http is not None:
-        return http(world, verify.http, key="target.verify.http", status=verify.status, body=verify.body, json=verify.json)
+        url, key = verify.http, "target.verify.http"
+        return http(world, url, key=key, tls=verify.tls, status=verify.status, body=verify.body, json=verify.json)
     if verify.command is not None:
         return command(world.children, verify.command, key="target.verify.command")
     return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from reloader.plan import Tls
 from reloader.targets._asking import Answer, Ask, Attempt, Said
 from reloader.targets._probes import file, http, tcp
 from reloader.world import World
@@ -17,6 +18,7 @@ class Ready:
 
     http: Url | None = None
     """An address that answers with status 200."""
+    tls: Tls = Tls()
     tcp: HostPort | None = None
     """A port that takes connections."""
     file: str | None = None
@@ -31,6 +33,9 @@ class Ready:
         given = [name for name in ("http", "tcp", "file") if getattr(self, name) is not None]
         if len(given) != 1:
             yield "ready", "expected one of http, tcp and file" + (f", not {' and '.join(given)}" if given else "")
+        if self.http is None and self.tls != Tls():
+            yield "ready.tls", "expected only beside http, whose server it is about"
+        yield from ((f"ready.{key}", message) for key, message in self.tls.mistakes(self.http))
 
 
 class Readiness:
@@ -54,7 +59,7 @@ class Readiness:
 
 def _question(ready: Ready, world: World, started: float) -> Ask:
     if ready.http is not None:
-        return http(world, ready.http, key="target.ready.http")
+        return http(world, ready.http, key="target.ready.http", tls=ready.tls)
     if ready.tcp is not None:
         return tcp(ready.tcp)
     if ready.file is not None:

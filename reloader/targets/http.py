@@ -25,8 +25,7 @@ class Settings:
         """Yield what is wrong between the keys."""
         if self.timeout <= 0:
             yield "timeout", "expected a duration longer than 0s"
-        if self.tls.key_file is not None and self.tls.cert_file is None:
-            yield "tls.key_file", "expected cert_file beside it"
+        yield from self.tls.mistakes(self.url)
 
 
 class Target(Asked):

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from reloader.plan import Verify
+from reloader.plan import Tls, Verify
 from reloader.targets import Held, Judgement, Trouble, Verdict, Verification
+from reloader.targets._asking import Said
 from reloader.targets._find import Match
+from reloader.targets._probes import http
 from reloader.targets._ready import Ready
 from reloader.targets.process import MIN_UPTIME, Settings, Target
 from reloader.world import World
 from reloader.world.clock import Clock
+from tests.servers.certificates import Authority
 from tests.servers.misbehaving import Misbehaving, hang, misbehaving
 from tests.servers.ports import free_port
 from tests.targets.started import Starter, sidecar, starter, unique
@@ -303,3 +306,65 @@ class TestAll:
 
     def test_all_alone_names_nobody(self):
         assert [key for key, _ in Settings(match=Match(all=True)).mistakes()] == ["match"]
+
+
+class TestTls:
+    """A probe of a server whose authority is no public one."""
+
+    @pytest.fixture
+    def authority(self, tmp_path: Path) -> Authority:
+        return Authority(tmp_path / "authority")
+
+    @pytest.fixture
+    def server(self, authority: Authority) -> Iterator[Misbehaving]:
+        certificate, key = authority.issue("127.0.0.1")
+        with misbehaving(lambda exchange: exchange.answer("well"), (str(certificate), str(key))) as server:
+            yield server
+
+    def verified(self, start: Starter, make: Callable[..., Target], server: Misbehaving, tls: Tls) -> Judgement:
+        name = unique()
+        start.target(name)
+        target = make(name, Verify(http=f"{server.address}/is?token=CANARY", tls=tls, within=1.0))
+        return decided(target.verify(target.find()))
+
+    def test_one_that_its_authority_vouches_for_is_believed(self, start, make, server, authority):
+        assert self.verified(start, make, server, Tls(ca_file=str(authority.ca_file))).verdict is Verdict.CONFIRMED
+
+    @pytest.mark.parametrize("theirs", [False, True], ids=["public authorities", "another authority"])
+    def test_any_other_is_no_answer_and_what_mends_that_is_told(self, start, make, server, tmp_path, theirs):
+        ca_file = str(Authority(tmp_path / "other").ca_file) if theirs else None
+        judgement = self.verified(start, make, server, Tls(ca_file=ca_file))
+
+        assert judgement.verdict is Verdict.UNKNOWN
+        assert judgement.reason.startswith("target.verify.http: TLS failed: ")
+        assert judgement.reason.endswith(f" (https://127.0.0.1:{server.port}); check target.verify.tls.* and target.verify.http")
+        assert server.exchanges == []
+
+    def test_a_file_that_is_missing_is_named(self, start, make, server):
+        assert "/nowhere/ca.pem" in self.verified(start, make, server, Tls(ca_file="/nowhere/ca.pem")).reason
+
+    def test_a_name_may_be_expected_in_the_place_of_the_address(self, start, make, authority):
+        certificate, key = authority.issue("app.test")
+        trusting = Tls(ca_file=str(authority.ca_file))
+        with misbehaving(lambda exchange: exchange.answer("well"), (str(certificate), str(key))) as server:
+            assert self.verified(start, make, server, trusting).verdict is Verdict.UNKNOWN
+            assert self.verified(start, make, server, replace(trusting, server_name="app.test")).verdict is Verdict.CONFIRMED
+
+    @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+    def test_anyone_is_believed_where_that_is_asked_for(self, start, make, server):
+        assert self.verified(start, make, server, Tls(verify=False)).verdict is Verdict.CONFIRMED
+
+    def test_that_anyone_is_believed_is_warned_about(self, server):
+        with pytest.warns(Warning, match="Unverified HTTPS"):
+            assert http(sidecar(), server.address, key="target.verify.http", tls=Tls(verify=False))(5.0).said is Said.YES
+
+    def test_readiness_is_asked_the_same_way(self, start, make, server, authority):
+        name = unique()
+        child = start.target(name, "--like-go")
+        wanted = f"(https://127.0.0.1:{server.port}); check target.ready.tls.* and target.ready.http"
+        distrusting = make(name, ready=Ready(http=server.address))
+        eventually(lambda: str(held(distrusting)).endswith(wanted))
+
+        target = make(name, ready=Ready(http=server.address, tls=Tls(ca_file=str(authority.ca_file))))
+        eventually(lambda: reloads(target))
+        child.hear("signal SIGHUP")
