@@ -155,6 +155,33 @@ def test_each_answer_has_a_kind_and_names_address_path_and_mend(stage, answer, k
     assert stage.tokens == [TOKEN]
 
 
+@pytest.mark.parametrize(
+    ("answer", "everywhere"),
+    [
+        (said(503, {"errors": ["Vault is sealed"]}), True),
+        (said(501, NO), True),
+        (said(472), True),
+        (said(473), True),
+        (said(502, HTML), True),
+        (said(503, HTML), True),
+        (said(429, NO, Retry_After="7"), True),
+        (said(429, NO), False),
+        (said(400, NO), False),
+        (said(403, NO), False),
+        (said(404, NO), False),
+        (said(412, NO), False),
+        (said(500, NO), False),
+        (said(504, HTML), False),
+        (said(200, HTML), False),
+    ],
+)
+def test_what_concerns_the_whole_server_is_told_from_what_concerns_one_path(stage, answer, everywhere):
+    stage.play = lambda _path: answer
+    with pytest.raises(ReadFailed) as caught:
+        stage.client().get("secret/data/app")
+    assert caught.value.everywhere is everywhere
+
+
 def test_a_denied_write_names_the_other_capability(stage):
     stage.play = lambda _path: said(403, NO)
     with pytest.raises(ReadFailed, match=re.escape('path "pki/issue/web" { capabilities = ["update"] }')):
@@ -166,7 +193,7 @@ def test_a_refused_connection_says_so():
     client = client_of(Vault(address=address, auth=VaultAuth(token=Hidden(TOKEN))))
     with pytest.raises(ReadFailed, match=f"{address}: [^ ]+: Connection refused; check that the server runs") as caught:
         client.get("secret/app")
-    assert caught.value.kind is UNREACHABLE
+    assert (caught.value.kind, caught.value.everywhere) == (UNREACHABLE, True)
 
 
 def test_a_connection_that_is_closed_without_an_answer_says_so():

@@ -149,6 +149,20 @@ def test_cert_with_the_certificate_that_is_in_the_file_by_now(openbao_tls, tmp_p
             client.identity.revoke()
 
 
+def test_a_server_that_cannot_prove_its_name_is_told_no_password(openbao_tls, file):
+    server = with_a_secret(openbao_tls)
+    logins.userpass(server, CANARY, token_policies="reads")
+    auth = VaultAuth(method="userpass", username="ann", password_file=file("password", CANARY))
+    with client_of(server, auth, tls=Tls(ca_file=str(server.ca_file), server_name="localhost")) as client:
+        assert reads(client)
+    asked = len(server.audit("auth/userpass/login"))
+    for tls in (Tls(ca_file=str(server.ca_file), server_name="other"), Tls()):
+        with client_of(server, auth, tls=tls) as client, pytest.raises(ReadFailed, match=r"TLS failed: .*; check vault\.tls") as caught:
+            client.get("kv/app")
+        assert (caught.value.kind, caught.value.everywhere) == (FailureKind.MISCONFIGURED, True)
+    assert len(server.audit("auth/userpass/login")) == asked == 1
+
+
 def test_another_mount_and_a_namespace(own_openbao, file):
     client = own_openbao.client()
     client.write_data("sys/namespaces/team", data={})
