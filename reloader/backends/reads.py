@@ -232,6 +232,7 @@ class ReadingBackend(ABC):
     def _run(self, watched: _Watched, hold: float) -> float:
         """Do the read once, deliver what came of it, and return when it is due next."""
         if watched.served:
+            self._gate.leave(watched.job)
             return inf
         if (told := self._gate.enter(watched.job)) is not None:
             return self._held_up(watched, told)
