@@ -89,6 +89,8 @@ class Vault:
     tls: Tls = Tls()
     auth: VaultAuth = VaultAuth()
     max_connections: Count = 4
+    revoke_on_exit: bool = False
+    """Whether what was issued is revoked at the end, once nobody uses it; each pipeline's own wish, whoever shares the backend."""
 
 
 @plain

@@ -48,6 +48,7 @@ class Running:
     def __init__(self, plan: PipelinePlan, shared: Shared) -> None:
         self.plan = plan
         self._backends, self._wake, world = shared.backends, shared.wake, shared.world
+        self._service = world.service
         self._acquired: list[BackendPlan] = []
         self._cancels: list[Callable[[], None]] = []
         self._leasing: dict[str, tuple[Leasing, Hashable]] = {}
@@ -94,6 +95,24 @@ class Running:
     def is_confirmed(self) -> bool:
         """Return whether the target runs on a set that was made of what this one read."""
         return bool(self._confirmed_at) or not self._sources
+
+    @property
+    def leasing(self) -> frozenset[BackendPlan]:
+        """Return the servers that issue what is read."""
+        return frozenset(self._sources[name].backend for name in self._leasing)
+
+    @property
+    def revokes(self) -> bool:
+        """Return whether what was issued is to be revoked at the end."""
+        vault = self.plan.connections.vault
+        return vault is not None and vault.revoke_on_exit and bool(self._leasing)
+
+    @property
+    def target_left(self) -> bool:
+        """Return whether the target ran on what is published, and was seen to be gone."""
+        if self.plan.target.kind == "exec":
+            return self._service.status is not None
+        return self.pipeline.target_left
 
     @property
     def reads(self) -> frozenset[tuple[BackendPlan, Hashable]]:

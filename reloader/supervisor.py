@@ -15,7 +15,7 @@ from reloader.backends import Backends
 from reloader.control import Control, Desk
 from reloader.own import OwnConfiguration, needs_restart, programs
 from reloader.pipeline.turnstile import Turnstile
-from reloader.plan import Pipeline as PipelinePlan, Plan
+from reloader.plan import BackendPlan, Pipeline as PipelinePlan, Plan
 from reloader.running import LEAVE, Running, Shared
 from reloader.server import Endpoints, Server
 from reloader.state import state_directory
@@ -28,6 +28,8 @@ log = logging.getLogger("reloader")
 
 NOTED_WITHIN = 2.0
 """How many seconds a pipeline has to write down what the end of the program says of its set."""
+REVOKED_WITHIN = 1.0
+"""How many seconds there are at the end to revoke what was issued."""
 SOON = 0.05
 """How long to sleep at most while there is a child to reap or an end to come."""
 SETTLE = 0.1
@@ -217,19 +219,33 @@ class Supervisor:
     def _leave(self) -> None:
         if self._control is not None:
             self._control.close()
+        deadline = self._world.clock.now() + LEAVE
+        self._await_ends(deadline - REVOKED_WITHIN)
         for running in self._running.values():
             running.pipeline.stop()
-        deadline = self._world.clock.now() + LEAVE
         for running in self._running.values():
             running.stop(deadline - self._world.clock.now())
         self._see_off()
         self._world.children.stop()
+        self._backends.revoke(self._unused(), REVOKED_WITHIN)
         for running in self._running.values():
             running.forget()
         if self._server is not None:
             self._server.close()
         log.info("stopped")
         self._signals.close()
+
+    def _await_ends(self, deadline: float) -> None:
+        """Give the targets that end together with this process time to do so, where that decides what is revoked."""
+        awaited = [each for each in self._running.values() if each.revokes and each.plan.target.kind != "exec"]
+        while self._world.clock.now() < deadline and not all(running.target_left for running in awaited):
+            self._wait(SOON)
+
+    def _unused(self) -> set[BackendPlan]:
+        """Return the servers whose leases are to be revoked, and are used by no target any more."""
+        every = self._running.values()
+        used = {plan for running in every if not (running.revokes and running.target_left) for plan in running.leasing}
+        return {plan for running in every for plan in running.leasing} - used
 
     def _see_off(self) -> None:
         """Wait for the program's end, and bring it about when its time is over."""

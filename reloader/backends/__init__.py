@@ -4,7 +4,9 @@ A backend owns the connection, the token and when each read is done; a source on
 A backend of a new kind is one module here with a class `Backend`, found by the name of its plan's class in lower case.
 """
 
-from collections.abc import Callable, Hashable
+import logging
+import threading
+from collections.abc import Callable, Hashable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -13,6 +15,8 @@ from reloader.backends.reads import Heartbeat, Inbox, ReadingBackend
 from reloader.backends.turns import Turns
 from reloader.plan import BackendPlan, Directory, Local
 from reloader.world import World
+
+log = logging.getLogger("reloader")
 
 LOCAL_READS = 4
 """How many reads that need no server are done at once, so that a slow one does not delay the others."""
@@ -103,6 +107,16 @@ class Backends:
             if isinstance(backend, ReadingBackend):
                 backend.wake()
 
+    def revoke(self, plans: Iterable[BackendPlan], within: float) -> None:
+        """Revoke all that these servers issued; what is not revoked after `within` seconds lives until its time is over."""
+        backends = [self.get(plan) for plan in plans]
+        threads = [threading.Thread(target=_revoke, args=(each,), daemon=True) for each in backends if isinstance(each, Leasing)]
+        for thread in threads:
+            thread.start()
+        deadline = self._world.clock.now() + within
+        for thread in threads:
+            thread.join(max(0.0, deadline - self._world.clock.now()))
+
     def heartbeats(self) -> tuple[Heartbeat, ...]:
         """Return the threads of all backends."""
         return tuple(beat for backend, _users in tuple(self._open.values()) for beat in backend.heartbeats())
@@ -120,3 +134,11 @@ class Backends:
             return None
         address, connections = ("local", LOCAL_READS) if isinstance(plan, Local) else (plan.address, plan.max_connections)
         return self._turns.setdefault(address, Turns(address, connections, self._world))
+
+
+def _revoke(backend: Leasing) -> None:
+    reasons = backend.revoke()
+    for reason in reasons:
+        log.warning("not revoked", extra={"fields": {"reason": reason}})
+    if not reasons:
+        log.info("leases revoked")

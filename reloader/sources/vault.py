@@ -47,7 +47,7 @@ class Source:
     def __init__(self, settings: Settings, connections: Connections) -> None:
         if connections.vault is None or not connections.vault.address:
             raise ValueError("needs a Vault server: set vault.address, or VAULT_ADDR in the environment")
-        self.backend = connections.vault
+        self.backend = replace(connections.vault, revoke_on_exit=False)
         self.read = _read(settings)
 
     def interpret(self, reading: Reading) -> Outcome:
