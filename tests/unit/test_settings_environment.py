@@ -177,3 +177,9 @@ def test_the_tokens_of_consul_are_taken_and_the_file_wins_as_with_its_own_tools(
     assert load(environ, SMALL)[0].connections.consul.token == Secret("t")
     consul = load(environ | {"CONSUL_HTTP_TOKEN_FILE": "/run/t"}, SMALL)[0].connections.consul
     assert (consul.token, consul.token_file) == (None, "/run/t")
+
+
+def test_namespace_and_partition_of_consul_are_the_usual_ones():
+    consul = load({"CONSUL_NAMESPACE": "team", "CONSUL_PARTITION": "east"}, SMALL)[0].connections.consul
+
+    assert (consul.namespace, consul.partition) == ("team", "east")
