@@ -179,7 +179,7 @@ def test_the_tokens_of_consul_are_taken_and_the_file_wins_as_with_its_own_tools(
     assert (consul.token, consul.token_file) == (None, "/run/t")
 
 
-def test_namespace_and_partition_of_consul_are_the_usual_ones():
+def test_namespace_and_partition_of_consul_are_the_usual_ones(load):
     consul = load({"CONSUL_NAMESPACE": "team", "CONSUL_PARTITION": "east"}, SMALL)[0].connections.consul
 
     assert (consul.namespace, consul.partition) == ("team", "east")
