@@ -5,6 +5,7 @@ lifetime nears its end, whoever asks for a look.
 """
 
 from collections.abc import Callable, Hashable, Iterable
+from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,6 +53,16 @@ class Backend(ReadingBackend):
             raise
         return had if isinstance(had, Fetched) else _fetched(self._leases.take(had))
 
+    def watch(self, read: Hashable, inbox: Inbox, name: str) -> Callable[[], None]:
+        """Keep reading; see `reloader.backends.Backend`."""
+        leave = super().watch(read, inbox, name)
+
+        def left() -> None:
+            leave()
+            self._confirmed.pop((cast("Read", read), inbox, name), None)
+
+        return left
+
     def known(self, read: Hashable) -> Reading | None:
         """Return what was issued for a read and lives."""
         issued = self._leases.current(cast("Read", read))
@@ -82,12 +93,11 @@ class Backend(ReadingBackend):
         """Take note that who waits for a read under `name` runs on what came at `at`; what it replaced is let go once all do."""
         wanted = cast("Read", read)
         with self._lock:
-            self._confirmed[wanted, inbox, name] = at
             watched = self._watched.get(wanted)
-            waiting = [(wanted, *each) for each in watched.waiting] if watched else []
-            for gone in [key for key in self._confirmed if key[0] == wanted and key not in waiting]:
-                del self._confirmed[gone]
-            oldest = min((self._confirmed.get(key, -1.0) for key in waiting), default=-1.0)
+            if watched is None or (inbox, name) not in watched.waiting:
+                return
+            self._confirmed[wanted, inbox, name] = at
+            oldest = min(self._confirmed.get((wanted, *waiting), -inf) for waiting in watched.waiting)
         self._leases.confirmed(wanted, oldest)
 
     def hold(self, read: Hashable) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
@@ -28,6 +29,7 @@ class Keeping:
         self._identity = identity
         self._leases = leases
         self._world = world
+        self._lock = threading.Lock()
         self._key = secrets.token_hex(_KEY_BYTES)
         identity.on_change(self.save)
 
@@ -43,9 +45,10 @@ class Keeping:
 
     def save(self) -> None:
         """Write down what there is now."""
-        form = self._form()
-        issued = [form.plain(each) for each in self._leases.all()]
-        self._kept.save({"key": self._key, "identity": self._identity.keep(), "issued": issued})
+        with self._lock:
+            form = self._form()
+            issued = [form.plain(each) for each in self._leases.all()]
+            self._kept.save({"key": self._key, "identity": self._identity.keep(), "issued": issued})
 
     def close(self) -> None:
         """Write down what there is, and let another process have it."""

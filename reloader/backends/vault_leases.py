@@ -13,7 +13,7 @@ from math import inf
 
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Job, Turns
-from reloader.backends.vault_client import DEADLINE, Client
+from reloader.backends.vault_client import LONGEST, Client
 from reloader.backends.vault_identity import Token
 from reloader.backends.vault_issued import Issued, Read
 from reloader.backends.vault_renewal import Denied, Gone, Lessor
@@ -66,7 +66,7 @@ class Leases:
         self._older: list[_Older] = []
         self._losses: dict[Read, _Loss] = {}
         self._unproven: dict[Read, Callable[[Token], bool]] = {}
-        self._job = Job(self._keep_up, DEADLINE)
+        self._job = Job(self._keep_up, LONGEST)
         self._working = False
         self.save: Callable[[], None] = lambda: None
         client.identity.on_new_token(self._succeed)
@@ -183,8 +183,8 @@ class Leases:
             if before is not None and before.lease:
                 self._older.append(_Older(before, issued.at))
             self._current[issued.read] = issued
-            if not issued.token.ours:
-                self._unproven[issued.read] = is_its
+            self._unproven[issued.read] = is_its
+        self._hurry()
 
     def close(self) -> None:
         """Renew nothing any more."""
@@ -205,17 +205,18 @@ class Leases:
     def _replaced(self, issued: Issued) -> Issued:
         try:
             fresh = self._issue(issued.read)
-        except ReadFailed:
-            self._prolong(issued)  # it must last until there is another
+        except ReadFailed as failed:
+            failed.again_by = self._prolong(issued)  # it must last until there is another
             raise
         self._losses.pop(issued.read, None)
         return self.take(fresh)
 
-    def _prolong(self, issued: Issued) -> None:
-        """Renew what could not be issued anew, if that is due; its failure is no news beside the other one."""
+    def _prolong(self, issued: Issued) -> float:
+        """Renew what could not be issued anew, if that is due, and return when it is again; a failure is no news beside the other one."""
         if self._world.clock.now() >= issued.renew:
             with suppress(Denied, Gone, ReadFailed):
-                self._put(self._lessor.renewed(issued))
+                return self._put(self._lessor.renewed(issued)).renew
+        return issued.renew
 
     def _lose(self, issued: Issued) -> Issued:
         """Issue anew what the server does not know any more: once at once, from then on after a wait."""
@@ -228,14 +229,17 @@ class Leases:
         return self.take(self._issue(issued.read))
 
     def _proven(self, issued: Issued) -> Issued:
-        """Return what an earlier run had issued with its token, or due to be issued anew where the operator gave another one since."""
+        """Return what an earlier run had issued, to be issued anew where its token ended, or the operator gave another one since."""
         with self._lock:
             is_its = self._unproven.get(issued.read)
         if is_its is None:
             return issued
-        token, now = self._client.identity.token(), self._world.clock.now()
+        identity = self._client.identity
+        token, now = identity.token(), self._world.clock.now()
         if is_its(token):
             issued = replace(issued, token=token)
+        elif issued.token.ours and issued.lease:
+            issued = replace(issued, leave=inf if identity.lives(issued.token) else now)
         elif issued.lease:
             issued = replace(issued, leave=succession(now, issued.token.ends - now, self._world.random))
         with self._lock:

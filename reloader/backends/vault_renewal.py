@@ -44,9 +44,12 @@ class Lessor:
 
         """
         began, rng = self._world.clock.now(), self._world.random
+        token = self._token_for(issued)
         try:
-            answer = self._client.post(_RENEW, {"lease_id": issued.lease}, token=self._token_for(issued)).body
+            answer = self._client.post(_RENEW, {"lease_id": issued.lease}, token=token).body
         except Answered as failed:
+            if failed.status == codes.forbidden and token is not None and not self._client.identity.lives(token):
+                raise Gone from None  # with its token
             _judge(failed)
             raise
         left = float(answer.get("lease_duration") or 0)

@@ -113,6 +113,16 @@ def unknown_life(server: OpenBao) -> str:
     return str(made["auth"]["client_token"])
 
 
+def logins(server: OpenBao, folder: Path, **life: str) -> VaultAuth:
+    """Return how to log in for tokens that live so long."""
+    server.client().sys.create_or_update_policy("app", MAY_ISSUE)
+    server.client().sys.enable_auth_method("approle")
+    server.write("auth/approle/role/app", token_policies="app", **life)
+    (folder / "secret-id").write_text(server.write("auth/approle/role/app/secret-id")["data"]["secret_id"])
+    role_id = server.client().read("auth/approle/role/app/role-id")["data"]["role_id"]
+    return VaultAuth(method="approle", role_id=role_id, secret_id_file=str(folder / "secret-id"))
+
+
 def revoke_all(server: OpenBao) -> None:
     """Revoke every user behind the back of whoever has it."""
     server.client().adapter.put(f"/v1/sys/leases/revoke-prefix/{CREDS}")
@@ -315,6 +325,32 @@ class TestKept:
         assert first.value["ca_chain"]
         assert len(openbao.client().list("pki/certs")["data"]["keys"]) == 2  # the authority's own, and this one
 
+    def test_what_hung_on_a_token_that_ended_meanwhile_is_issued_anew_at_once(self, openbao, database, tmp_path):
+        read = Secret(database.role(openbao, "slow", ttl="1h", max_ttl="2h"))
+        auth = logins(openbao, tmp_path, token_ttl="4s", token_max_ttl="4s")
+        with bench(openbao, state=tmp_path / "state", auth=auth) as made:
+            first = made.watch(read).reading()
+            made.close()
+            eventually(lambda: first.value["username"] not in database.minted(), within=20)
+            fresh = made.again().watch(read).reading(lambda reading: reading.value != first.value)
+            assert database.lets_in(fresh.value["username"], fresh.value["password"])
+
+    def test_what_is_still_in_use_is_renewed_by_the_next_run(self, openbao, database, long, tmp_path):
+        tokens = [unknown_life(openbao) for _ in range(2)]
+        token_file = tmp_path / "token"
+        token_file.write_text(tokens[0])
+        with bench(openbao, state=tmp_path / "state", auth=VaultAuth(token_file=str(token_file))) as made:
+            inbox = made.watch(long)
+            old = inbox.reading()
+            token_file.write_text(tokens[1])
+            new = inbox.reading(lambda reading: reading.value != old.value)
+            made.close()
+            again = made.again().watch(long)
+            began = len(openbao.audit())
+            eventually(lambda: asked(openbao, began, RENEW) >= 6, within=30)
+            assert again.users == [new.value["username"]]
+            assert database.lets_in(old.value["username"], old.value["password"])
+
     def test_a_lease_that_ended_meanwhile_is_issued_anew(self, openbao, database, long, tmp_path):
         with bench(openbao, state=tmp_path) as made:
             first = made.watch(long).reading()
@@ -369,6 +405,34 @@ def test_everything_is_revoked_when_that_is_asked_for(openbao, database, tmp_pat
         eventually(lambda: first.value["username"] not in database.minted())
         made.close()
         assert made.again().watch(read).reading().value != first.value
+
+
+def test_a_token_of_ours_is_revoked_with_all_that_hangs_on_it(openbao, database, tmp_path):
+    read = Secret(database.role(openbao, "slow", ttl="1h", max_ttl="2h"))
+    with bench(openbao, auth=logins(openbao, tmp_path, token_ttl="1h")) as made:
+        first = made.watch(read).reading()
+        assert made.backend.revoke() == ()
+        eventually(lambda: first.value["username"] not in database.minted())
+
+
+def test_while_nothing_new_can_be_issued_the_old_one_is_renewed(openbao, database, since, tmp_path):
+    """The next token may not issue: the user of the one before works on, and is replaced when the policy is mended."""
+    read = Secret(database.role(openbao, "app", ttl="3s", max_ttl="1h"))
+    token_file = tmp_path / "token"
+    token_file.write_text(unknown_life(openbao))
+    with bench(openbao, auth=VaultAuth(token_file=str(token_file))) as made:
+        inbox = made.watch(read)
+        first = inbox.reading()
+        powerless = openbao.policy_token('path "nothing" { capabilities = ["read"] }', ttl="1h")
+        name = openbao.client(powerless).auth.token.lookup_self()["data"]["policies"][-1]
+        token_file.write_text(powerless)
+        eventually(lambda: inbox.failures, within=30)
+        began = len(openbao.audit())
+        eventually(lambda: asked(openbao, began, RENEW) >= 3, within=30)
+        assert database.lets_in(first.value["username"], first.value["password"])
+        openbao.client().sys.create_or_update_policy(name, MAY_ISSUE)
+        eventually(lambda: len(inbox.users) == 2, within=30)
+    assert asked(openbao, since, CREDS) == 2
 
 
 def test_what_may_not_be_revoked_is_told(openbao, database, long):
