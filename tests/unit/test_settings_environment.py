@@ -180,6 +180,6 @@ def test_the_tokens_of_consul_are_taken_and_the_file_wins_as_with_its_own_tools(
 
 
 def test_namespace_and_partition_of_consul_are_the_usual_ones(load):
-    consul = load({"CONSUL_NAMESPACE": "team", "CONSUL_PARTITION": "east"}, SMALL)[0].connections.consul
-
+    environ = {"CONSUL_HTTP_ADDR": "consul:8500", "CONSUL_NAMESPACE": "team", "CONSUL_PARTITION": "east"}
+    consul = load(environ, SMALL)[0].connections.consul
     assert (consul.namespace, consul.partition) == ("team", "east")
