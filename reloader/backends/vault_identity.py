@@ -174,12 +174,12 @@ class Identity(ABC):
         return inf if known is None else known.due
 
     def _later(self, known: Held) -> None:
-        """Put off what failed, to the time of its replacement at most."""
+        """Put off what failed, to the time of its replacement at most, and never below what the backoff allows."""
         known.failures += 1
         now = self._world.clock.now()
         known.due = now + self._backoff.delay(known.failures, self._world.random)
         if now < known.replace_at:
-            known.due = min(known.due, known.replace_at)
+            known.due = min(known.due, max(known.replace_at, now + self._backoff.floor(known.failures)))
 
     def _renewal(self, known: Held) -> Held | None:
         """Return the token renewed; None where the server says that it cannot be."""

@@ -286,7 +286,7 @@ def test_a_token_that_cannot_be_renewed_ends_in_a_refusal_and_no_storm(polling, 
     renewals, backoff = vault.of("renew-self"), Backoff()
     assert renewals
     early = [pause for failures, pause in enumerate(pauses(renewals), start=1) if pause < backoff.floor(failures) - EARLY]
-    assert len(early) <= 1, "only the one at the time when a token that is ours would be replaced"
+    assert not early
     openbao.put_kv2("secret", "app", {"password": "two"})
     file.write_text(openbao.policy_token(RIGHTS, ttl="1h"))
     app.shows("two")

@@ -107,7 +107,7 @@ def test_a_renewal_that_fails_is_tried_with_backoff_until_a_new_login_is_due(sce
         before = scene.clock.now()
         held = scene.until_due(client)
         asked += 1
-        if held.failures and held.due < held.replace_at:
+        if held.failures and scene.clock.now() < held.replace_at:
             assert held.due - scene.clock.now() >= 0.99 * backoff.floor(held.failures)
         assert held.due > before
         assert held.token.ends == ends
@@ -132,6 +132,18 @@ def test_a_token_that_the_server_does_not_renew_is_replaced_at_once(scene, answe
     scene.plays |= {RENEW: answer, LOGIN: token("s.two")}
     assert scene.until_due(client).token.serial == "two"
     assert (scene.asked(RENEW), scene.asked(LOGIN)) == (1, 2)
+
+
+def test_a_renewal_that_fails_just_before_the_token_is_replaced_is_not_followed_at_once(scene, monkeypatch):
+    monkeypatch.setattr(Clock, "now", lambda _clock: 5000.0)
+    client = scene.client()
+    client.identity.token()
+    scene.plays[RENEW] = says(500)
+    held = scene.until_due(client)
+    held.replace_at = held.due + 0.001
+    scene.until_due(client)
+    assert held.failures == 2
+    assert held.due - scene.clock.now() >= Backoff().floor(2)
 
 
 def test_a_renewal_that_works_after_failures_counts_none_of_them(scene):
