@@ -85,7 +85,7 @@ class Backend(ReadingBackend):
             answer = connection.ask(read, token, state, hold)
         now = self._world.clock.now()
         current_until = now + DEADLINE + max(BLOCKING_WAIT * 17 / 16, self._turns.round())
-        again, state = now + ANSWER_INTERVAL, answer.index
+        again, state = now + answer.took * ANSWER_INTERVAL, answer.index
         if answer.value is None and self._is_shown(read):
             again, state = next_poll(now, MISSING_AGAIN, self._world.random), None
         reading = Reading(value=answer.value, at=now, current_until=current_until + again - now, detail=_detail(answer))

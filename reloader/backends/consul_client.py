@@ -1,7 +1,7 @@
 """One question to Consul and its answer, through py-consul on a session of ours: what is an answer, what is none, and why."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class Answer:
     index: int
     """What the next query waits on."""
     value: Value
+    took: int = 1
+    """How many answers it took to have this one."""
 
 
 class Connection:
@@ -78,8 +80,9 @@ class Connection:
         cut_short = bool(hold) and answer.index == seen and self._clock.now() - sent < hold
         if cut_short or lag > LONGEST_LAG or answer.index < (seen or 0):
             # Restored, or behind: the leader knows.
-            answer, _ = self._ask(read, token, None, 0.0, stale=False)
-        return Answer(max(_LEAST_INDEX, answer.index), answer.value)
+            leaders, _ = self._ask(read, token, None, 0.0, stale=False)
+            answer = replace(leaders, took=2)
+        return replace(answer, index=max(_LEAST_INDEX, answer.index))
 
     def close(self) -> None:
         """End a request under way, and free the connection."""

@@ -257,6 +257,14 @@ class TestQueries:
 
         assert fetched.due == fetched.reading.at + 0.1
 
+    def test_where_the_leader_was_asked_too_the_next_answer_is_asked_for_later(self) -> None:
+        """A server that lags or was restored for long costs no more than any other."""
+        with misbehaving(lambda exchange: answer_key(exchange, X_Consul_Index="0")) as server:
+            fetched = fetch(server, state=1)
+
+            assert len(server.exchanges) == 2
+        assert fetched.due == fetched.reading.at + 0.2
+
     def test_the_plan_says_which_datacenter(self) -> None:
         """It goes into each query."""
         with misbehaving(answer_key) as server:
