@@ -12,6 +12,7 @@ from tests.servers.haproxy import Haproxy
 from tests.servers.nginx import HTTP_DEFAULTS, Nginx
 from tests.servers.openbao import OpenBao
 from tests.servers.ports import free_port
+from tests.servers.postgres import Postgres
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
@@ -44,6 +45,33 @@ def test_openbao_issues_certificates_and_limits_tokens(openbao: OpenBao):
     assert "BEGIN CERTIFICATE" in issued["data"]["certificate"]
     with pytest.raises(Exception, match="permission denied"):
         openbao.client(token).read("sys/mounts")
+
+
+def test_openbao_tells_what_it_was_asked_and_no_value(openbao: OpenBao):
+    """The audit log holds each request that was answered, with its path, and whether it was refused."""
+    openbao.enable("kv", "kv1", version="1")
+    since = len(openbao.audit())
+    openbao.write("kv1/app", password="canary-5b1e")
+    with pytest.raises(Exception, match="permission denied"):
+        openbao.client("nobody").read("kv1/app")
+
+    assert [(each.operation, each.path, each.refused) for each in openbao.audit(since=since)] == [
+        ("create", "kv1/app", False),
+        ("read", "kv1/app", True),
+    ]
+    assert "canary-5b1e" not in openbao._audit.read_text()
+
+
+def test_postgres_has_the_users_that_openbao_makes(openbao: OpenBao, database: Postgres):
+    """A user of the database engine gets in while its lease lives, and is gone once it is revoked."""
+    path = database.role(openbao, "app", ttl="1h", max_ttl="2h")
+    made = openbao.client().read(path)
+    user, password = made["data"]["username"], made["data"]["password"]
+    assert user in database.minted()
+    assert database.lets_in(user, password)
+    assert not database.lets_in(user, "another")
+    openbao.client().sys.revoke_lease(made["lease_id"])
+    assert not database.lets_in(user, password)
 
 
 def test_openbao_is_clean_for_each_test(openbao: OpenBao):

@@ -10,15 +10,20 @@ from reloader.schedule import (
     BLOCKING_WAIT,
     RESUMED_PER_SECOND,
     RESUMED_WITHIN,
+    SUCCESSION,
     TURN_CYCLE,
     Backoff,
     Pace,
     after_outage,
     first_poll,
+    last_renewal,
     next_poll,
     reissue,
+    renewal,
+    rotation,
     round_of_turns,
     splay,
+    succession,
     turn,
 )
 
@@ -65,6 +70,39 @@ def test_what_waited_for_a_server_is_done_promptly_and_spread(now, reads, seed):
     wait = after_outage(now, reads, random.Random(seed)) - now
 
     assert -1e-6 <= wait <= min(RESUMED_WITHIN, (reads - 1) / RESUMED_PER_SECOND) + 1e-6
+
+
+@given(TIMES, st.floats(1, 1e7), SEEDS)
+def test_a_lease_is_renewed_at_about_two_thirds(now, left, seed):
+    wait = renewal(now, left, random.Random(seed)) - now
+
+    assert 0.599 * left <= wait <= 0.701 * left
+
+
+@given(TIMES, st.floats(1, 1e6), st.floats(0, 1), SEEDS)
+def test_a_lease_that_grows_no_more_is_issued_anew_while_it_lives(now, term, share, seed):
+    left = share * term
+    wait = last_renewal(now, left, term, random.Random(seed)) - now
+
+    assert max(0.0, left - 0.151 * term) - 1e-6 <= wait <= max(0.0, left - 0.049 * term) + 1e-6
+
+
+@given(TIMES, st.floats(0, 1e6), SEEDS)
+def test_what_hangs_on_a_token_is_had_anew_in_the_first_half_of_what_is_left_of_it(now, left, seed):
+    assert now <= succession(now, left, random.Random(seed)) <= now + left / 2 + 1e-6
+
+
+@given(TIMES, SEEDS)
+def test_what_hangs_on_a_token_is_had_anew_soon_where_its_end_is_not_known(now, seed):
+    assert now <= succession(now, inf, random.Random(seed)) <= now + SUCCESSION + 1e-6
+
+
+def test_a_token_that_has_ended_is_succeeded_now():
+    assert succession(5.0, -3.0, random.Random(0)) == 5.0
+
+
+def test_a_rotated_value_is_read_once_it_is_surely_rotated():
+    assert rotation(5.0, 30.0) == 36.0
 
 
 def test_a_lifetime_that_is_over_is_due_now():
