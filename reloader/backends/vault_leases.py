@@ -206,7 +206,8 @@ class Leases:
         try:
             fresh = self._issue(issued.read)
         except ReadFailed as failed:
-            failed.again_by = self._prolong(issued)  # it must last until there is another
+            if not failed.everywhere:
+                failed.again_by = self._prolong(issued)  # it must last until there is another
             raise
         self._losses.pop(issued.read, None)
         return self.take(fresh)

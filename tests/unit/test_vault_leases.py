@@ -14,6 +14,7 @@ from reloader.plan import Vault, VaultAuth
 from reloader.snapshot import Failure, Outcome, Reading
 from reloader.world import World
 from reloader.written import Secret as Hidden
+from tests.servers.counting import Counting
 from tests.servers.openbao import OpenBao
 from tests.servers.postgres import Postgres
 from tests.waiting import eventually
@@ -54,8 +55,8 @@ class Inbox:
 class Bench:
     """A backend as a sidecar has it; `again` is its next run, whatever became of the first."""
 
-    def __init__(self, auth: VaultAuth, server: OpenBao, state: Path | None) -> None:
-        self._plan, self._state = Vault(address=server.address, auth=auth), state
+    def __init__(self, auth: VaultAuth, address: str, state: Path | None) -> None:
+        self._plan, self._state = Vault(address=address, auth=auth), state
         self.again()
 
     def again(self) -> "Bench":
@@ -75,8 +76,11 @@ class Bench:
 
 
 @contextmanager
-def bench(server: OpenBao, token: str | None = None, *, state: Path | None = None, auth: VaultAuth | None = None) -> Iterator[Bench]:
-    made = Bench(auth or VaultAuth(token=Hidden(server.root_token if token is None else token)), server, state)
+def bench(
+    server: OpenBao, token: str | None = None, *, state: Path | None = None, auth: VaultAuth | None = None, address: str = ""
+) -> Iterator[Bench]:
+    token = server.root_token if token is None else token
+    made = Bench(auth or VaultAuth(token=Hidden(token)), address or server.address, state)
     try:
         yield made
     finally:
@@ -433,6 +437,20 @@ def test_while_nothing_new_can_be_issued_the_old_one_is_renewed(openbao, databas
         openbao.client().sys.create_or_update_policy(name, MAY_ISSUE)
         eventually(lambda: len(inbox.users) == 2, within=30)
     assert asked(openbao, since, CREDS) == 2
+
+
+def test_a_server_that_fails_for_all_is_not_asked_for_more_time_where_it_issues_nothing(own_openbao, database):
+    """One request at a time finds out whether it is back, however close the end of the lease is."""
+    database.connect(own_openbao)
+    issue, counting = f"/v1/{CREDS}app", Counting(own_openbao.address)
+    with bench(own_openbao, address=counting.address) as made:
+        made.watch(Secret(database.role(own_openbao, "app", ttl="8s", max_ttl="1h"))).reading()
+        own_openbao.seal()
+        eventually(lambda: [seen for seen in counting.requests() if seen.path == issue][2:], within=30)
+        paths = [seen.path for seen in counting.requests()]
+    counting.refuse()
+    first_renewal = paths.index(f"/v1/{RENEW}")
+    assert f"/v1/{RENEW}" not in paths[paths.index(issue, first_renewal) :]
 
 
 def test_what_may_not_be_revoked_is_told(openbao, database, long):
