@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -180,37 +179,6 @@ def test_without_a_sidecar_the_wish_is_taken_at_the_next_start(make: Make) -> No
     eventually(lambda: pod.runs_on("two"), what="the earlier set at the target")
     assert pod.status()["held"] == 2
     assert not (pod.live / "..reloader" / "wish.json").exists()
-
-
-def test_a_wish_that_a_crash_has_taken_twice_means_the_same(make: Make) -> None:
-    """Killed after it was done, before the wish was removed."""
-    pod = make().begin()
-    pod.sidecar.stop()
-    pod.hand("rollback")
-    wish = pod.live / "..reloader" / "wish.json"
-    shutil.copy(wish, wish.with_suffix(".again"))
-    pod.sidecar.start()
-    eventually(lambda: pod.status()["held"] == 2, what="the hold")
-    pod.sidecar.stop(kill=True)
-    wish.with_suffix(".again").rename(wish)
-
-    pod.sidecar.start()
-
-    eventually(lambda: not wish.exists(), what="the wish to be taken again")
-    eventually(lambda: pod.runs_on("two"), what="the same set")
-    assert pod.status()["held"] == 2
-
-
-def test_a_hold_that_a_crash_kept_from_the_volume_is_brought_there(make: Make) -> None:
-    """Killed between the record and the publish."""
-    pod = make().begin()
-    pod.sidecar.stop()
-    file = pod.live / "..reloader" / "record.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "rolled_back": 1}))
-
-    pod.sidecar.start()
-
-    eventually(lambda: pod.runs_on("one"), what="what is held")
 
 
 def test_a_held_generation_that_the_target_refuses_goes_back_to_the_confirmed_one_which_is_held(make: Make, tmp_path: Path) -> None:

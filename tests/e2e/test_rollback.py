@@ -21,6 +21,7 @@ sources:
   tls: {{kind: files, path: {tls}}}
 volume:
   path: {live}
+  in_place: {in_place}
   files: {files}
 target:
   match: {{pidfile: {pidfile}}}
@@ -37,11 +38,11 @@ APART = """{app.conf: {content: "{{ routes.text }}"}, tls.crt: {content: "{{ tls
 class Pod:
     """Two mounted directories, a target that takes only some configurations, and the sidecar."""
 
-    def __init__(self, folder: Path, *, mode: str = "open", retry: str = "never", files: str = TOGETHER) -> None:
+    def __init__(self, folder: Path, *, mode: str = "open", retry: str = "never", files: str = TOGETHER, in_place: str = "false") -> None:
         self.live, self.pidfile, self.notes = folder / "live", folder / "pid", folder / "notes"
         self.routes, self.tls = KubeletVolume(folder / "routes"), KubeletVolume(folder / "tls")
         configuration = folder / "app.yaml"
-        given = {"mode": mode, "retry": retry, "files": files}
+        given = {"mode": mode, "retry": retry, "files": files, "in_place": in_place}
         configuration.write_text(
             CONFIGURATION.format(routes=self.routes.path, tls=self.tls.path, live=self.live, pidfile=self.pidfile, **given)
         )
@@ -122,6 +123,23 @@ def test_a_refused_set_is_taken_back_and_the_next_good_one_goes_through(pod):
     pod.set(routes="good-2")
     eventually(lambda: pod.taken()[-1] == "signalled good-2 cert-1", what="the next good set")
     eventually(lambda: not pod.status()["degraded"], what="nothing to be wrong")
+    assert pod.refusals() == 1
+
+
+def test_in_place_the_same_files_get_back_what_was_confirmed(pod):
+    """A mount of one of them sees the rollback too, and the next good set."""
+    pod = pod(in_place="true").begin()
+    with (pod.live / "app.conf").open() as mounted:
+        pod.set(routes="refuse")
+        rolled_back(pod, "good-1 cert-1")
+        assert mounted.read() == "good-1 cert-1"
+        assert pod.taken()[-1] == "signalled good-1 cert-1"
+
+        pod.set(routes="good-2")
+        eventually(lambda: pod.taken()[-1] == "signalled good-2 cert-1", what="the next good set")
+        eventually(lambda: not pod.status()["degraded"], what="nothing to be wrong")
+        mounted.seek(0)
+        assert mounted.read() == "good-2 cert-1"
     assert pod.refusals() == 1
 
 

@@ -1,6 +1,7 @@
 """An application: reads the two files of its configuration when it starts and at every SIGHUP, and notes what it read.
 
-Usage: reading.py LIVE PIDFILE NOTES. A note is one JSON line: whether it was signalled, and the text of each file.
+Usage: reading.py LIVE PIDFILE NOTES [plain]. A note is one JSON line: whether it was signalled, and the text of each file; `plain` is for
+files that are written in place.
 """
 
 import ctypes
@@ -25,12 +26,21 @@ def read(live: Path) -> dict[str, str] | None:
         os.close(directory)
 
 
+def read_plain(live: Path) -> dict[str, str] | None:
+    """Read one file after the other, as they lie there; None where one is missing."""
+    try:
+        return {name: (live / name).read_text() for name in FILES}
+    except FileNotFoundError:
+        return None
+
+
 def main() -> None:
     live, pidfile, notes = (Path(argument) for argument in sys.argv[1:4])
+    look = read_plain if sys.argv[4:] == ["plain"] else read
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed test run leaves nothing behind
 
     def load(number: int = 0, _frame: object = None) -> None:
-        line = json.dumps({"signalled": bool(number), "read": read(live)}) + "\n"
+        line = json.dumps({"signalled": bool(number), "read": look(live)}) + "\n"
         descriptor = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, line.encode())
         os.close(descriptor)
