@@ -19,6 +19,7 @@ from reloader.record import Generation, Record
 from reloader.volume import fingerprints, layout
 from reloader.volume.errors import VolumeError, VolumeLocked, explained
 from reloader.volume.home import Home
+from reloader.volume.links import Links
 from reloader.volume.mounted import Mounted
 from reloader.volume.published import Published
 from reloader.volume.staging import resolve_all, write_set
@@ -42,6 +43,7 @@ class Volume:
         self._key = b""
         self._published: Published | None = None
         self.path = Path(plan.path).absolute()
+        self._links = Links(self.path, world.disk)
         self.record = Record(boot=world.clock.boot())
         """What is remembered; `remember` changes it."""
         self.unsaved: str | None = None
@@ -182,10 +184,10 @@ class Volume:
         with explained("publish", self.path):
             layout.refuse_foreign_data(self.path)
             self._show(number)
-            self._switch(number)
+            self._links.switch(number)
             self._world.disk.sync_directory(self.path)
             self._published = published = self._discover(number)
-            self._remove_links()
+            self._links.tidy()
             self.remember(self.record)
         return published
 
@@ -310,7 +312,7 @@ class Volume:
 
     def _mend(self, linked: int | None) -> None:
         """Bring directories and links in line with what is published, and write that down."""
-        self._world.disk.remove_file(self.path / layout.DATA_TEMPORARY)
+        self._links.clear()
         if linked is not None:
             with suppress(VolumeError):  # something in the way is for the next publish to say
                 self._show(linked)
@@ -318,26 +320,11 @@ class Volume:
 
     def _refuse_in_the_way(self, names: Iterable[str]) -> None:
         """Raise VolumeError where something that is not ours has a name that the set needs."""
-        layout.missing_links(self.path, layout.first_components(names))
+        self._links.refuse_in_the_way(names)
 
     def _show(self, number: int) -> None:
-        """Make the user links that a generation needs: before it is published, so that all of it appears at once."""
-        names = [path.name for path in self.directory(number).iterdir()]
-        for name in layout.missing_links(self.path, names):
-            self._world.disk.make_link(self.path / name, layout.user_link(name))
-
-    def _remove_links(self) -> None:
-        """Remove the user links of files that left the configuration."""
-        number = layout.linked(self.path)
-        published = set() if number is None else {path.name for path in self.directory(number).iterdir()}
-        for name in sorted(layout.links(self.path) - published):
-            self._world.disk.remove_file(self.path / name)
-
-    def _switch(self, number: int) -> None:
-        temporary = self.path / layout.DATA_TEMPORARY
-        self._world.disk.remove_file(temporary)  # of a switch that failed
-        self._world.disk.make_link(temporary, layout.generation_name(number))
-        self._world.disk.rename(temporary, self.path / layout.DATA)
+        """Do what must be there before a generation is published."""
+        self._links.show(number)
 
     def _try_remembering(self, record: Record) -> None:
         """Remember, and leave it for the next time where that fails: a step that was done must not count as failed for it."""
@@ -359,7 +346,7 @@ class Volume:
         try:
             with explained("sweep", self.path):
                 self._remove_generations()
-                self._remove_links()
+                self._links.tidy()
         except VolumeError as error:
             log.warning("volume not tidied", extra={"fields": {"path": str(self.path), "reason": str(error)}})
 
