@@ -170,10 +170,12 @@ class Reader:
         if serial != token.serial:
             try:
                 told = _inner(self._client.post(_CAPABILITIES, {"paths": [path]}, token=token).body, "data").get(path)
-            except Answered:
+            except ReadFailed as failed:
+                if failed.everywhere:
+                    raise
+                if failed.kind is not FailureKind.REFUSED:  # the read of the secret itself finds out what is wrong
+                    return False
                 told = None
-            except ReadFailed:  # the read of the secret itself finds out what is wrong
-                return False
             may = isinstance(told, list) and bool({"read", "root"} & set(map(str, told)))
             self._sighted[path] = (token.serial, may)
         return may

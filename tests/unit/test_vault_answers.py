@@ -353,3 +353,39 @@ def test_a_token_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(ReadFailed, match=r"token_file .*/none: No such file or directory; mount the file") as caught:
         client_of(Vault(address="http://vault.test", auth=VaultAuth(token_file=str(tmp_path / "none")))).identity.token()
     assert caught.value.kind is MISCONFIGURED
+
+
+class TestSight:
+    """Whether the metadata of a secret may be read is asked for once, before they are."""
+
+    @staticmethod
+    def rights(*failing: Answer) -> Play:
+        """Return how a good server plays, once the question for rights was answered with these."""
+        left = list(failing)
+
+        def play(path: str) -> Answer:
+            if path == "sys/capabilities-self":
+                return left.pop(0) if left else said(200, {"data": {"secret/metadata/app": ["read"]}})
+            if path == "secret/metadata/app":
+                return said(200, {"data": {"current_version": 3, "versions": {"3": {}}}})
+            return said(200, MOUNT if "mounts" in path else VERSION_3)
+
+        return play
+
+    def test_a_server_that_fails_for_all_is_not_asked_for_the_secret_as_well(self, stage):
+        backend, read = stage.backend(), Secret("secret/app")
+        stage.play = self.rights(said(503, {"errors": ["Vault is sealed"]}))
+        state = backend.fetch(read, None, 0.0).state
+        with pytest.raises(ReadFailed, match="sealed"):
+            backend.fetch(read, state, 0.0)
+        backend.close()
+        assert stage.asked["secret/data/app"] == 1
+
+    def test_a_failure_is_not_taken_for_a_no(self, stage):
+        """The secret is read instead, and the rights are asked for at the next poll again."""
+        backend, read = stage.backend(), Secret("secret/app")
+        stage.play = self.rights(said(500, NO))
+        state = backend.fetch(read, None, 0.0).state
+        backend.fetch(read, backend.fetch(read, state, 0.0).state, 0.0)
+        backend.close()
+        assert (stage.asked["secret/data/app"], stage.asked["secret/metadata/app"]) == (2, 1)
