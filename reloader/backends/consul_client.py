@@ -105,7 +105,7 @@ class Connection:
             kind, reason = explain(error, "consul")
             known = sent if isinstance(error, Timeout) else None
             raise ReadFailed(kind, transport.where(reason), current_until=known, everywhere=concerns_all(error)) from None
-        except (consul.ConsulException, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        except (consul.ConsulException, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             # Not from it, and without its text: py-consul puts the whole body there.
             raise transport.stranger("something that Consul does not say") from None
 
@@ -170,7 +170,8 @@ class _Transport:
 
     def _busy(self, response: Response) -> ReadFailed:
         status = response.status_code
-        what = "asked for fewer requests" if status == codes.too_many_requests else "cannot answer, or has no leader; see its log"
+        too_many = status == codes.too_many_requests
+        what = "asked for fewer requests; raise its limits" if too_many else "cannot answer, or has no leader; see its log"
         after = _retry_after(response)
         all_alike = after is not None or status == codes.service_unavailable or _NO_LEADER in response.content
         return ReadFailed(FailureKind.UNREACHABLE, self.where(f"status {status}: {what}"), retry_after=after, everywhere=all_alike)

@@ -70,7 +70,7 @@ class Client:
         try:
             return self._send(token, method, path, **arguments)
         except Answered as failed:
-            if failed.status != codes.forbidden:
+            if not failed.refused(codes.forbidden):
                 raise
             return self.identity.again(token, began, failed, lambda other: self._send(other, method, path, **arguments))
 

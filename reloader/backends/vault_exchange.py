@@ -89,6 +89,10 @@ class Answered(ReadFailed):
         self.said = said
         """The same in parentheses for a person, or nothing."""
 
+    def refused(self, *statuses: int) -> bool:
+        """Return whether it is the server's own no, with one of these; a page of a proxy tells nothing of a token or a lease."""
+        return self.kind is _REFUSED and self.status in statuses
+
 
 class Exchange:
     """Requests to one server, each within `DEADLINE`; used by several threads at once."""
@@ -163,7 +167,7 @@ def _json(response: Response) -> Mapping[str, Any]:
     """Return the body, empty when it is no JSON object."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 REQUESTS = 6
 """How many requests it takes at most to have another token: look-ups of the old and the new one, unwrapping, a login, revoking."""
 
+_UNKNOWN = (codes.bad_request, codes.unauthorized, codes.forbidden, codes.not_found)
+
 T = TypeVar("T")
 
 
@@ -188,7 +190,7 @@ class Identity(ABC):
             auth = self._exchange.send(known.token.text, "post", "auth/token/renew-self", json={}).get("auth")
         except Answered as failed:
             # Vault says 500 past the max TTL.
-            if failed.status in {codes.bad_request, codes.forbidden, codes.not_found} or "max ttl" in failed.said.lower():
+            if failed.refused(codes.bad_request, codes.forbidden, codes.not_found) or "max ttl" in failed.said.lower():
                 return None
             raise
         return renewed(known, Life.of_login(auth), began, self._world.random) if isinstance(auth, dict) else None
@@ -198,7 +200,7 @@ class Identity(ABC):
         try:
             data = self._exchange.send(token.text, "get", "auth/token/lookup-self").get("data")
         except ReadFailed as failed:
-            if isinstance(failed, Answered) and not failed.everywhere and failed.status < codes.internal_server_error:
+            if isinstance(failed, Answered) and failed.refused(*_UNKNOWN):
                 return None
             raise
         return data if isinstance(data, dict) else None

@@ -19,7 +19,7 @@ from reloader.written import Secret
 KUBERNETES_JWT = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 """Where the kubelet mounts the token of the Pod's service account."""
 
-_REFUSALS = {codes.bad_request, codes.unauthorized, codes.forbidden, codes.not_found}
+_REFUSALS = (codes.bad_request, codes.unauthorized, codes.forbidden, codes.not_found)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class SecretIds:
         try:
             return self._exchange.send(token, "post", path, json=body)
         except Answered as failed:
-            if failed.kind is not FailureKind.REFUSED or failed.status not in _REFUSALS:
+            if not failed.refused(*_REFUSALS):
                 raise
             what = f"the wrapping token in {file} is not valid: it is too old, or somebody has unwrapped it already, and if that was not"
             raise self._exchange.failure(
@@ -191,7 +191,7 @@ class Logins:
         try:
             answer = self._send(login)
         except Answered as failed:
-            if failed.kind is not FailureKind.REFUSED or failed.status not in _REFUSALS:
+            if not failed.refused(*_REFUSALS):
                 raise
             what = f"the login was refused{failed.said}; check {login.check}, and vault.auth.mount and vault.namespace"
             raise self._exchange.failure(FailureKind.REFUSED, login.path, what) from None

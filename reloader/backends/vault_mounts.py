@@ -73,7 +73,7 @@ class Mounts:
             # Every token may ask, and is told about the mounts on which it may do anything at all.
             answer = self._client.get(f"sys/internal/ui/mounts/{path}").body
         except Answered as failed:
-            if failed.status == codes.forbidden:
+            if failed.refused(codes.forbidden):
                 mend = _UNSEEN.format(path=path, versioned="/data/".join(path.split("/", 1)))
                 raise self._client.failure(FailureKind.REFUSED, path, mend) from None
             raise

@@ -88,7 +88,7 @@ def _judge(failed: Answered) -> None:
     """
     errors = failed.body.get("errors")
     said = " ".join(map(str, errors)) if isinstance(errors, list) else ""
-    if failed.status == codes.not_found or "lease not found" in said or "lease expired" in said:
+    if failed.refused(codes.not_found) or "lease not found" in said or "lease expired" in said:
         raise Gone from None
-    if failed.status == codes.forbidden or "not renewable" in said:
+    if failed.refused(codes.forbidden) or "not renewable" in said:
         raise Denied(str(failed)) from None

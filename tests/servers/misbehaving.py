@@ -1,4 +1,4 @@
-"""A small HTTP server that does what no server should, so that clients can be tried on it."""
+"""A small HTTP server that does what no server should, so that clients can be tried on it; or that hands on to a real one."""
 
 import contextlib
 import json
@@ -12,6 +12,14 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import requests
+
+_TLS_HANDSHAKE = b"\x16"
+_KNOWN = {each.value for each in HTTPStatus}
+LONGEST = 120
+"""Seconds that a real server may hold a request; longer than any blocking query."""
+_HOP = {"connection", "content-encoding", "content-length", "host", "keep-alive", "transfer-encoding", "accept-encoding"}
+
 
 @dataclass
 class Exchange:
@@ -21,6 +29,8 @@ class Exchange:
     headers: Mapping[str, str]
     connection: socket.socket = field(repr=False)
     stopping: threading.Event = field(repr=False)
+    method: str = "GET"
+    body: bytes = field(default=b"", repr=False)
 
     @property
     def path(self) -> str:
@@ -36,7 +46,8 @@ class Exchange:
     def answer(self, body: Any = "", *, status: int = 200, **headers: str) -> None:
         """Write a whole answer; what is not text or bytes goes out as JSON, and `_` in a header's name is `-`."""
         data = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Length: {len(data)}"]
+        phrase = HTTPStatus(status).phrase if status in _KNOWN else "Unheard Of"
+        lines = [f"HTTP/1.1 {status} {phrase}", f"Content-Length: {len(data)}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         self.write("\r\n".join([*lines, "", ""]).encode() + data)
 
@@ -93,6 +104,22 @@ def redirect_to(location: str, status: int = 307) -> Behaviour:
     return lambda exchange: exchange.answer("elsewhere", status=status, Location=location)
 
 
+def hand_on(address: str) -> Behaviour:
+    """Return the behaviour of the real server at `address`."""
+
+    def behave(exchange: Exchange) -> None:
+        headers = {name: value for name, value in exchange.headers.items() if name not in _HOP}
+        with requests.Session() as session:
+            session.trust_env = False
+            url = address + exchange.target
+            got = session.request(exchange.method, url, headers=headers, data=exchange.body or None, timeout=LONGEST, allow_redirects=False)
+        exchange.answer(
+            got.content, status=got.status_code, **{name: text for name, text in got.headers.items() if name.lower() not in _HOP}
+        )
+
+    return behave
+
+
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
@@ -111,27 +138,62 @@ class Misbehaving:
         self.connections = 0
         self.stopping = threading.Event()
         self._context = _context(tls)
-        self._server = _Server(("127.0.0.1", 0), self._handle)  # type: ignore[arg-type]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-        self.port = self._server.server_address[1]
+        self._open: set[socket.socket] = set()
+        self.port = 0
+        self.listen()
         self.address = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
         self.stopping.set()
+        self._end()
+
+    def refuse(self) -> None:
+        """Cut every connection and take none until `listen`."""
+        self._end()
+        self.cut_all()
+
+    def listen(self) -> None:
+        """Take connections, at the port as before."""
+        self._server = _Server(("127.0.0.1", self.port), self._handle)  # type: ignore[arg-type]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        self.port = self._server.server_address[1]
+
+    def present(self, tls: tuple[str, str] | None) -> None:
+        """Show another certificate from now on, or speak no TLS."""
+        self._context = _context(tls)
+        self.cut_all()
+
+    def cut_all(self) -> None:
+        """Cut every connection there is, whatever is under way on it."""
+        for connection in tuple(self._open):
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    def _end(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def _handle(self, connection: socket.socket, _address: Any, _server: Any) -> None:
         self.connections += 1
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, requests.RequestException):
             if self._context is not None:
                 connection = self._context.wrap_socket(connection, server_side=True)
-            with connection, connection.makefile("rb") as file:
-                while exchange := self._request(connection, file):
-                    self.exchanges.append(exchange)
-                    self.behave(exchange)
+            elif connection.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                return
+            self._open.add(connection)
+            try:
+                self._serve(connection)
+            finally:
+                self._open.discard(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as file:
+            while exchange := self._request(connection, file):
+                self.exchanges.append(exchange)
+                self.behave(exchange)
 
     def _request(self, connection: socket.socket, file: Any) -> Exchange | None:
         first = file.readline().split()
@@ -141,8 +203,8 @@ class Misbehaving:
         while line := file.readline().decode().strip():
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
-        file.read(int(headers.get("content-length", 0)))
-        return Exchange(first[1].decode(), headers, connection, self.stopping)
+        body = file.read(int(headers.get("content-length", 0)))
+        return Exchange(first[1].decode(), headers, connection, self.stopping, first[0].decode(), body)
 
 
 def _context(tls: tuple[str, str] | None) -> ssl.SSLContext | None:
