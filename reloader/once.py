@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from reloader import __version__
 from reloader.backends import Backends
 from reloader.mask import masked_diff
-from reloader.pipeline.content import mask_of
 from reloader.pipeline.facts import why_not
+from reloader.pipeline.publishing import mask_of
 from reloader.pipeline.stages import StageFailed
 from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import Plan

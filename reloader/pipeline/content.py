@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
-from pathlib import Path
 
-from reloader.check import Checker, CheckRefused
-from reloader.mask import Mask
+from reloader.check import CheckRefused
 from reloader.pipeline.holding import Holding
 from reloader.pipeline.made import Made
 from reloader.pipeline.making import Making, Values
+from reloader.pipeline.publishing import Publishing
 from reloader.pipeline.refusals import Refusals
 from reloader.pipeline.stages import StageFailed, Stages
-from reloader.plan import Pipeline as Plan, Volume as VolumePlan
+from reloader.plan import Pipeline as Plan
 from reloader.render import Rendered, RenderFailed
 from reloader.schedule import Backoff, Pace
 from reloader.snapshot import Snapshot
@@ -50,7 +49,7 @@ class Content:
         self._metrics = metrics
         self._world = world
         self._making = Making(plan, volume)
-        self._checker = _checker(plan.volume, world)
+        self._publishing = Publishing(plan, stages, metrics, world)
         self._holding = Holding()
         self._made = Made()
         self._refusals = Refusals(volume, plan.failure.retry_refused, (plan.volume and plan.volume.check, plan.target), world)
@@ -172,7 +171,7 @@ class Content:
         self._refuse(Rejected("verify", reason, since, refused=True), published.fingerprint, now, held=self._holding.refuse(refused, good))
         if isinstance(self._volume, Mounted):
             return False
-        return self._republish(self._volume)
+        return self._publishing.republish(self._volume)
 
     def resume_rollback(self) -> None:
         """Go on with a rollback that a crash cut short, so that the target is not asked again for what it refused."""
@@ -182,7 +181,7 @@ class Content:
         if published.number == volume.last_confirmed or self._refusals.waits(published.fingerprint) is None:
             return
         try:
-            self._republish(volume)
+            self._publishing.republish(volume)
         except StageFailed as failed:
             self.refuse_volume(failed)
 
@@ -193,10 +192,8 @@ class Content:
             StageFailed: the volume cannot be written.
 
         """
-        with self._stages.stage("rollback", number):
-            volume.publish(number)
+        self._publishing.put_back(volume, number)
         self.unwritable = None
-        self._metrics.count("rollbacks", self._plan.name)
 
     def preview(self, snapshot: Snapshot) -> Rendered:
         """Return the set that the snapshot asks for, with the published `generation` in it: another name of it is no change.
@@ -247,7 +244,8 @@ class Content:
             with self._stages.stage("publish", number):
                 self._volume.adopt(fingerprint, _changed(snapshot))
         else:
-            self._publish(self._volume, number, self._making.final(values, rendered, number), fingerprint, snapshot)
+            final = self._making.final(values, rendered, number)
+            self._publishing.publish(self._volume, number, final, fingerprint, snapshot, again=self.was_refused(fingerprint))
         self._note_published(number, values, snapshot)
         return None
 
@@ -260,41 +258,6 @@ class Content:
         needed = {number, self._volume.last_confirmed}
         self._holding.published(number, values, needed)
         self._made.note(number, values, snapshot, needed)
-
-    def _publish(self, volume: Volume, number: int, rendered: Rendered, fingerprint: str, snapshot: Snapshot) -> None:
-        with self._stages.stage("stage", number, quiet=True):
-            staged = volume.stage(number, rendered, fingerprint, self._expires(snapshot))
-        try:
-            if self._checker is not None:
-                with self._stages.stage("check", number, again=self.was_refused(fingerprint)):
-                    self._check(self._checker, staged, rendered, snapshot)
-            with self._stages.stage("publish", number):
-                volume.publish(number)
-        except StageFailed:
-            volume.discard(number)
-            raise
-
-    def _check(self, checker: Checker, staged: Path, rendered: Rendered, snapshot: Snapshot) -> None:
-        try:
-            checker.check(staged, rendered, self._volume.published_files)
-        except CheckRefused as refused:
-            said = mask_of(snapshot).text(refused.output)
-            raise CheckRefused(f"{refused}: {said}" if said else str(refused), "") from None
-
-    def _republish(self, volume: Volume) -> bool:
-        """Let readers see the last confirmed generation again; nothing, where none was ever confirmed."""
-        target = volume.rollback_target()
-        if target is None and volume.last_confirmed is not None:
-            return False
-        if volume.record.rolled_back is not None:  # the target refused what a person held; before the publish, so that a crash keeps it
-            volume.note_record(replace(volume.record, rolled_back=target))
-        with self._stages.stage("rollback", target or 0):
-            if target is None:
-                volume.withdraw()
-            else:
-                volume.publish(target)
-        self._metrics.count("rollbacks", self._plan.name)
-        return True
 
     def _note_success(self, waits: float | None, now: float) -> None:
         """What was tried is published, or waits for its time as refused content."""
@@ -334,21 +297,6 @@ class Content:
         self._held_until = self._refusals.note(fingerprint, rejected.stage) if fingerprint is not None else inf
         self._held_for = self._held_until - now
         self._retry_at = self.look_at = now if held else self._held_until
-
-    def _expires(self, snapshot: Snapshot) -> float | None:
-        """Return when something in the set stops being valid, in seconds since the epoch."""
-        known = [standing.reading.expires for standing in snapshot.standings.values() if standing.reading is not None]
-        earliest = min((expires for expires in known if expires is not None), default=None)
-        return None if earliest is None else self._world.clock.wall() + earliest - self._world.clock.now()
-
-
-def _checker(volume: VolumePlan | None, world: World) -> Checker | None:
-    return Checker(volume.check, world.children, world.clock, target_path=volume.target_path) if volume and volume.check else None
-
-
-def mask_of(snapshot: Snapshot) -> Mask:
-    """Return what hides every secret of the snapshot from a person."""
-    return Mask({name: standing.reading for name, standing in snapshot.standings.items() if standing.reading is not None})
 
 
 def _changed(snapshot: Snapshot) -> float | None:
