@@ -11,6 +11,7 @@ class Rollback(Pod):
     """A master whose new workers prove a reload; it is given what it refuses."""
 
     verify: ClassVar[str] = "{workers: true, within: 700ms}"
+    asks: ClassVar[int] = 2  # for what it refuses, and for what comes back
 
     def program(self):
         return TARGETS / "picky.py", self.live / "one.conf"
