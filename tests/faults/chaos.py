@@ -23,6 +23,8 @@ TERM, MOST = 6, 20
 """For how many seconds a database user is made, and for how many its lease can be renewed."""
 LIFETIME = 8
 """Seconds that a certificate is valid for."""
+HISTORY = 500
+"""How far the indexes of a Consul are ahead of one that begins anew."""
 PACE = 1.5
 """Seconds between two changes of a value."""
 
@@ -167,7 +169,7 @@ class Consul(Trouble):
         self._token, self._token_file = "", folder / "consul-token"
         self.connection = f"consul: {{address: '{self.counting.address}', token_file: {self._token_file}}}\n"
         self.faults = {
-            "restored": lambda _: self.server.restore(self._snapshot),
+            "restored": self._restore,
             "token replaced": lambda _: self._give_token(),
             "token revoked": lambda _: self._revoke(),
             "emptied": lambda _: self._empty(),
@@ -179,6 +181,9 @@ class Consul(Trouble):
         self._give_token()
         self.advance()
         self._snapshot = self.server.snapshot()
+        for number in range(HISTORY):
+            self.server.put("other", str(number))
+        self.advance()
 
     def change(self, number: int) -> None:
         self.server.put_all({"app/key": f"c{number}", **{f"app/tree/{name}": f"c{number}" for name in "abc"}})
@@ -215,10 +220,22 @@ class Consul(Trouble):
         if self._is_known():
             self.server.revoke(self._token)
 
+    def _restore(self, rng: random.Random) -> None:
+        """Have what there was at the start, in the same server or with lower indexes in an empty one."""
+        if anew := rng.random() < 0.5:
+            self._empty()
+        self.server.restore(self._snapshot)
+        if anew and not self._is_known():
+            self._admit()
+
     def _empty(self) -> None:
         """Lose everything but the token, so that the answers are empty ones rather than refusals."""
         self.server.stop(kill=True)
         self.server.empty()
+        self._admit()
+
+    def _admit(self) -> None:
+        """Let the token that is in the file hold again."""
         name = f"again-{uuid.uuid4()}"
         self.server._ask("PUT", "/v1/acl/policy", json={"Name": name, "Rules": RULES})
         self.server._ask("PUT", "/v1/acl/token", json={"SecretID": self._token, "Policies": [{"Name": name}]})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from reloader.schedule import BACKOFF_CAP
 from tests.e2e.sidecar import PROGRAM, Sidecar
 from tests.faults import chaos, judging
 from tests.faults.eyes import Eyes, Judge, alike, certificate, matching, paired, words
@@ -25,9 +26,9 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.servers
 
 SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
-QUIET = rounds(10, 60)
+QUIET = rounds(8, 60)
 """Seconds without a fault, for comparison: values change as they do later."""
-STORM = rounds(30, 600)
+STORM = rounds(28, 600)
 
 WELL = {"ready": True, "degraded": False, "closed": False, "owed": None}
 """What the status of a pipeline says then."""
@@ -90,11 +91,12 @@ class House:
         self.everywhere(lambda trouble: trouble.storm(random.Random(f"{SEED} {type(trouble).__name__}"), until, self.over))
 
     def converge(self) -> None:
-        """Change every value a last time, and return when all of them arrived."""
-        for trouble in self.troubles:
-            trouble.number += 1000
-            eventually(lambda trouble=trouble: trouble.change(trouble.number) or True, within=30, what=f"a change of {trouble}")
-        eventually(self.all_well, within=75, every=0.1, what="every pipeline after the storm")
+        """Change every value, and return when all of them arrived: by then no backoff is left, and another change takes no time."""
+        for within in (BACKOFF_CAP + 15, 15):
+            for trouble in self.troubles:
+                trouble.number += 1000
+                eventually(lambda trouble=trouble: trouble.change(trouble.number) or True, within=30, what=f"a change of {trouble}")
+            eventually(self.all_well, within=within, every=0.1, what="every pipeline after the storm")
 
     def all_well(self) -> bool:
         """Return whether each pipeline has what there is, and says so; AssertionError with what is wrong."""
