@@ -109,6 +109,9 @@ def test_without_the_metadata_of_kv2_every_poll_reads_the_secret(secrets, login,
             (inbox,) = backend.watch(Secret("secret/app/db", version=version))
             backend.start()
             assert backend.run(1).keys() == {path}
+            secrets.client().sys.create_or_update_policy("app", titled(PAGE, "v2") + titled(PAGE, "default"))
+            backend.asked()  # the change itself
+            assert backend.run(0.2).keys() == {path}  # until there is another token
         assert not inbox.failures
 
 
