@@ -19,7 +19,7 @@ RECENT = 2.0
 """How young a worker may be for the older ones beside it to be about to end: NGINX tells them so 100 ms after it starts new ones."""
 
 DEAF = 0.5
-"""How many seconds a signal waits in a process that is busy, rather than merely not running: it is sent once more if nothing follows."""
+"""How many seconds a signal waits in a process that is busy, rather than merely not running; and how long until that is asked again."""
 
 Proof = Callable[[frozenset[Child]], frozenset[Child]]
 """Which of these children, alive now, prove it."""
@@ -124,7 +124,8 @@ class Taking:
     """What is proved by `begin`, from when the process takes the signal: one that is busy takes it late, and is not to blame for that.
 
     NGINX and HAProxy take none while they look up the names of a configuration, which lasts 10 s for one that nobody answers (glibc's
-    defaults); what they start until then is of an earlier signal.
+    defaults). What follows then may be of the signal before; and HAProxy loses what it is sent in that time (measured, 2.6.12). So a
+    process that took the signal late is sent it once more. Made before the signal is sent.
     """
 
     def __init__(self, life: Life, world: World, number: int, begin: Callable[[], Verification], *, within: float) -> None:
@@ -135,18 +136,29 @@ class Taking:
         self._begin = begin
         self._within = within
         self._since = world.clock.now()
-        self._taken = False
-        self._asks_again = True
+        self._late = self._holds_back()
+        self._again_at: float | None = None
+        self._taken = self._was_asked_again = False
         self._proof = begin()
         self.proves_completion = self._proof.proves_completion
 
     def judge(self) -> Judgement:
         """Return what is known now; what was not taken in its time is unknown until it is, and newer content does not wait for it."""
         now = self._clock.now()
-        if self._taken or not self._holds_back():
-            if not self._taken:
-                self._taken, self._asks_again = True, self._asks_again and now >= self._since + DEAF
-            return self._judge_taken(now)
+        if not (self._taken or self._life.ended):
+            if self._holds_back():
+                return self._wait(now)
+            if self._late and self._again_at is None and not self._was_asked_again:
+                self._again_at = now + DEAF
+            if self._again_at is not None:
+                return self._ask_again(now, self._again_at)
+            self._taken = True
+        judgement = self._proof.judge()
+        self.proves_completion = self._proof.proves_completion
+        return judgement
+
+    def _wait(self, now: float) -> Judgement:
+        self._late = self._late or now >= self._since + DEAF
         proof = self._begin()
         if self._holds_back():  # otherwise what it saw may be what the signal started
             self._proof = proof
@@ -156,14 +168,12 @@ class Taking:
         reason = f"pid {self._life.grip.pid} has not taken {signal_name(self._number)} yet: it is busy, or stopped"
         return Judgement(verdict=Verdict.UNKNOWN, reason=reason, look_at=now + LATEST)
 
-    def _judge_taken(self, now: float) -> Judgement:
-        judgement = self._proof.judge()
+    def _ask_again(self, now: float, at: float) -> Judgement:
+        if now < at:
+            return Judgement(verdict=Verdict.PENDING, look_at=at)
+        self._since, self._again_at, self._was_asked_again = now, None, True
+        self._proof = self._begin()
         self.proves_completion = self._proof.proves_completion
-        if judgement.verdict is not Verdict.REFUSED or not self._asks_again:
-            return judgement
-        # HAProxy loses what it is sent while it reads a configuration that it then refuses (measured, 2.6.12).
-        self._taken = self._asks_again = False
-        self._since, self._proof = now, self._begin()
         with suppress(ProcessLookupError, PermissionError):
             self._processes.signal(self._life.grip, self._number)
         return Judgement(verdict=Verdict.PENDING, look_at=now + SOONEST)

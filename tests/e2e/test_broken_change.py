@@ -108,7 +108,7 @@ def test_a_set_that_the_check_refuses_never_gets_to_the_program(house):
     house.start()
     sidecar = house.sidecar
     eventually(lambda: house.served() == "one", what="the first set")
-    before = sidecar.pipeline()["generations"]
+    before, asked = sidecar.pipeline()["generations"], house.asked()  # once, if it started in the tick of the publish
 
     house.spoil()
     eventually(lambda: sidecar.metric("reloader_refusals_total", stage="check") == 1, what="the refusal")
@@ -122,11 +122,11 @@ def test_a_set_that_the_check_refuses_never_gets_to_the_program(house):
     assert refused["generations"]["desired"] > before["published"]
     assert house.served() == "one"
     assert "bogus" not in (house.live / "server.conf").read_text()
-    assert house.asked() == sidecar.metric("reloader_reloads_total") == 0
+    assert house.asked() == sidecar.metric("reloader_reloads_total") == asked
 
     house.say("three")
     eventually(lambda: house.served() == "three", what="the next good change")
     eventually(sidecar.settled, what="its confirmation")
-    assert house.asked() == sidecar.metric("reloader_reloads_total") == 1
+    assert house.asked() == sidecar.metric("reloader_reloads_total") == asked + 1
     mended = sidecar.pipeline()
     assert (mended["rejected"], mended["degraded"]) == (None, False)

@@ -183,7 +183,7 @@ class TestBusy:
         clock.later = WORKERS.within * 1.5
         assert verification.judge().verdict is Verdict.PENDING
         clock.later = WORKERS.within * 2
-        assert verification.judge().verdict is Verdict.PENDING  # it is asked once more: it may have lost the signal
+        assert verification.judge().verdict is Verdict.PENDING  # and it is asked once more
 
         wait_taken(pid)
         clock.later = WORKERS.within * 2.5
@@ -191,8 +191,8 @@ class TestBusy:
         clock.later = WORKERS.within * 3.1
         assert verification.judge().verdict is Verdict.REFUSED
 
-    def test_one_that_lost_the_signal_is_asked_once_more(self, start, world, clock):
-        """HAProxy does, when it comes while it reads a configuration that it then refuses."""
+    def test_one_that_took_the_signal_late_is_asked_once_more(self, start, world, clock):
+        """What it started meanwhile may be of a signal before; and HAProxy loses what it is sent while it reads a configuration."""
         table = Listed()
         verification, pid = self.asked(start, replace(world, processes=table), WORKERS, "--refuse")
         clock.later = 1
@@ -200,15 +200,41 @@ class TestBusy:
         os.kill(pid, signal.SIGCONT)
         wait_taken(pid)
         verification.judge()
-        clock.later = 1 + WORKERS.within
-        verification.judge()
-        wait_taken(pid)
-        verification.judge()
-
         table.listed = frozenset([Child(pid=2, started=clock.now())])
-        clock.later += 1
+        clock.later = 2
+        assert verification.judge().verdict is Verdict.PENDING
+        wait_taken(pid)
+        assert verification.judge().verdict is Verdict.PENDING
+
+        table.listed |= {Child(pid=3, started=clock.now())}
+        clock.later = 3
 
         assert verification.judge().verdict is Verdict.CONFIRMED
+
+    def test_a_look_that_comes_late_is_no_signal_that_was_taken_late(self, start, world, clock):
+        """It is the sidecar that was busy."""
+        name = unique()
+        child = start.target(name)
+        verification = reloaded(name, ALIVE, world)
+        clock.later = 2
+        assert verification.judge().verdict is Verdict.CONFIRMED
+        child.hear("signal SIGHUP")
+        assert child.end() == []
+
+    def test_one_that_had_a_signal_to_take_already_is_asked_once_more(self, start, world):
+        name = unique()
+        child = start.target(name)
+        os.kill(child.pid, signal.SIGSTOP)
+        eventually(lambda: "State:\tT" in Path(f"/proc/{child.pid}/status").read_text(), what="the stop")
+        os.kill(child.pid, signal.SIGHUP)
+        target = Target(Settings(match=Match(name=name)), Verify(within=0.1), world)
+        verification = target.reload(target.find())
+        os.kill(child.pid, signal.SIGCONT)
+
+        assert decided(verification).verdict is Verdict.CONFIRMED
+        child.hear("signal SIGHUP")
+        child.hear("signal SIGHUP")
+        assert child.end() == []
 
     def test_workers_that_come_before_are_of_an_earlier_signal(self, start, world, clock):
         table = Listed()
