@@ -23,7 +23,7 @@ _OF_THE_TOKEN = {f"/v1/{LOGIN}", f"/v1/{RENEW_TOKEN}"}
 _BACKOFF = Backoff()
 _SLACK = 0.005
 _SLOW = 0.3
-"""How many seconds an issue may take."""
+"""How many seconds a request may need to the server."""
 _ROUNDED = 1.0
 """What is left of a lifetime is told in whole seconds."""
 _EARLY = 0.15
@@ -107,7 +107,7 @@ class Answered:
     """What the server answered, by its audit log."""
 
     at: float
-    """Monotonic."""
+    """When it was asked, monotonic."""
     path: str
     token: str
     """Names the token with which it was asked, or that a login brought, without telling it."""
@@ -117,14 +117,14 @@ class Answered:
 
 def audit(file: Path) -> list[Answered]:
     """Return all answers, oldest first."""
-    ahead = time.time() - time.monotonic()
     entries = [json.loads(line) for line in file.read_text().splitlines()]
-    return [_answered(entry, ahead) for entry in entries if entry["type"] == "response"]
+    asked = {entry["request"]["id"]: entry["time"] for entry in entries if entry["type"] == "request"}
+    return [_answered(entry, asked[entry["request"]["id"]]) for entry in entries if entry["type"] == "response"]
 
 
-def _answered(entry: dict[str, Any], ahead: float) -> Answered:
+def _answered(entry: dict[str, Any], asked: str) -> Answered:
     request, response = entry["request"], entry.get("response") or {}
-    at = dt.datetime.fromisoformat(entry["time"]).timestamp() - ahead
+    at = dt.datetime.fromisoformat(asked).timestamp() - (time.time() - time.monotonic())
     token = request.get("client_token_accessor") or (response.get("auth") or {}).get("accessor", "")
     lease = (response.get("secret") or {}).get("lease_id", "")
     return Answered(at, request["path"], token, lease, refused=bool(entry.get("error")))
