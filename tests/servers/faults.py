@@ -134,7 +134,7 @@ def _bomb(exchange: Exchange) -> None:
         exchange.answer(_BOMB, Content_Encoding="gzip", Content_Type="application/json", X_Consul_Index="7")
 
 
-_BOMB = gzip.compress(b" " * 2**23)
+_BOMB = gzip.compress(b" " * 2**20) * 65
 _GARBLED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\nX-Consul-Index: 7\r\n\r\nCANARY"
 _DEEP = b"[" * 100_000
 
