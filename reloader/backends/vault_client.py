@@ -1,6 +1,7 @@
 """One Vault or OpenBao server as the backend sees it: requests as who we are there."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,10 @@ class Client:
     def failure(self, kind: FailureKind, path: str, what: str) -> ReadFailed:
         """Return a failure that says where it was."""
         return self._exchange.failure(kind, path, what)
+
+    def understanding(self, path: str) -> AbstractContextManager[None]:
+        """Take fields that are none of Vault's for an answer of something else; see `Exchange`."""
+        return self._exchange.understanding(path)
 
     def close(self) -> None:
         """Free the connections."""

@@ -4,8 +4,10 @@ hvac is known here alone. Its adapter is used rather than `hvac.Client`, which w
 `~/.vault-token`; a token, a CA or an address that the plan does not name must not get in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isinf
 from typing import Any
 from urllib.parse import quote
 
@@ -134,6 +136,15 @@ class Exchange:
         """Return a failure that says where it was."""
         return ReadFailed(kind, f"{self._address}: {path}: {what}", everywhere=everywhere)
 
+    @contextmanager
+    def understanding(self, path: str) -> Iterator[None]:
+        """Take an answer to a request for `path` whose fields are of another kind than Vault's for that of something else."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            what = "the server answered something that Vault does not say; check vault.address, and what stands in between"
+            raise self.failure(FailureKind.MISCONFIGURED, path, what) from None
+
     def mistake(self, what: str) -> ReadFailed:
         """Return a failure of the settings for this server, before anything was asked."""
         return ReadFailed(FailureKind.MISCONFIGURED, f"{self._address}: {what}", everywhere=True)
@@ -166,10 +177,17 @@ def fits_header(text: str) -> bool:
 def _json(response: Response) -> Mapping[str, Any]:
     """Return the body, empty when it is no JSON object."""
     try:
-        body = response.json()
+        body = response.json(parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
+
+
+def _finite(text: str) -> float:
+    """Return a number that is one: JSON has neither NaN nor infinity, and no time here is either."""
+    if text == "NaN" or isinf(number := float(text)):
+        raise ValueError("no number")
+    return number
 
 
 def _meaning(status: int, body: Mapping[str, Any]) -> _Meaning:

@@ -48,9 +48,8 @@ class GivenIdentity(Identity):
     def _obtain(self) -> Held:
         text = self._given()
         began = self._world.clock.now()
-        data = self._look_up(Token(text, ""))
         # Without the default policy a token may not look itself up: nothing is known then, and it is used as it is.
-        life = Life(told=False) if data is None else Life.of_look_up(data)
+        life = self._look_up(Token(text, "")) or Life(told=False)
         known = held(text, life, began, self._world.random, ours=False)
         if not life.renewable:
             self._let_end(known)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from requests import codes
 
-from reloader.backends.reads import ReadFailed, without_values
+from reloader.backends.reads import without_values
 from reloader.backends.turns import Job, Turns
 from reloader.backends.vault_exchange import DEADLINE, Answered, Exchange
 from reloader.backends.vault_token import Held, Life, Token, renewed
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 REQUESTS = 6
 """How many requests it takes at most to have another token: look-ups of the old and the new one, unwrapping, a login, revoking."""
 
+_LOOK_UP, _RENEW = "auth/token/lookup-self", "auth/token/renew-self"
 _UNKNOWN = (codes.bad_request, codes.unauthorized, codes.forbidden, codes.not_found)
 
 T = TypeVar("T")
@@ -187,20 +188,25 @@ class Identity(ABC):
         """Return the token renewed; None where the server says that it cannot be."""
         began = self._world.clock.now()
         try:
-            auth = self._exchange.send(known.token.text, "post", "auth/token/renew-self", json={}).get("auth")
+            auth = self._exchange.send(known.token.text, "post", _RENEW, json={}).get("auth")
         except Answered as failed:
             # Vault says 500 past the max TTL.
             if failed.refused(codes.bad_request, codes.forbidden, codes.not_found) or "max ttl" in failed.said.lower():
                 return None
             raise
-        return renewed(known, Life.of_login(auth), began, self._world.random) if isinstance(auth, dict) else None
+        if not isinstance(auth, dict):
+            return None
+        with self._exchange.understanding(_RENEW):
+            life = Life.of_login(auth)
+        return renewed(known, life, began, self._world.random)
 
-    def _look_up(self, token: Token) -> Mapping[str, Any] | None:
+    def _look_up(self, token: Token) -> Life | None:
         """Return what the server tells of a token; None where it does not know it, or may not tell."""
         try:
-            data = self._exchange.send(token.text, "get", "auth/token/lookup-self").get("data")
-        except ReadFailed as failed:
-            if isinstance(failed, Answered) and failed.refused(*_UNKNOWN):
+            data = self._exchange.send(token.text, "get", _LOOK_UP)["data"]
+        except Answered as failed:
+            if failed.refused(*_UNKNOWN):
                 return None
             raise
-        return data if isinstance(data, dict) else None
+        with self._exchange.understanding(_LOOK_UP):
+            return Life.of_look_up(data)

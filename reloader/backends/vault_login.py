@@ -11,6 +11,7 @@ from requests import codes
 
 from reloader.backends.reads import ReadFailed
 from reloader.backends.vault_exchange import Answered, Exchange, fits_header
+from reloader.backends.vault_token import Life
 from reloader.plan import Vault, VaultAuth
 from reloader.snapshot import FailureKind
 from reloader.world import World
@@ -174,8 +175,8 @@ class Logins:
         self._world = world
         self.secret_ids = SecretIds(plan, exchange)
 
-    def log_in(self) -> Mapping[str, Any]:
-        """Return what the server tells of a new token.
+    def log_in(self) -> tuple[Secret, Life]:
+        """Return a new token, and what the server tells of it.
 
         Raises:
             ReadFailed: there is none, which concerns every read.
@@ -187,7 +188,7 @@ class Logins:
             failed.everywhere = True
             raise
 
-    def _post(self, login: Login) -> Mapping[str, Any]:
+    def _post(self, login: Login) -> tuple[Secret, Life]:
         try:
             answer = self._send(login)
         except Answered as failed:
@@ -200,7 +201,8 @@ class Logins:
         if not isinstance(auth, dict) or not isinstance(text, str) or not fits_header(text):
             what = "the login brought no token; it must need no second factor"
             raise self._exchange.failure(FailureKind.MISCONFIGURED, login.path, what)
-        return auth
+        with self._exchange.understanding(login.path):
+            return Secret(text), Life.of_login(auth)
 
     def _send(self, login: Login) -> Mapping[str, Any]:
         if self._plan.auth.method != "cert":

@@ -61,8 +61,9 @@ class Mounts:
 
     def _find(self, path: str) -> Mount:
         data = self._told(path)
-        options = data.get("options") or {}
-        mount = Mount(str(data.get("path")), str(data.get("type")), 2 if data.get("type") == "kv" and options.get("version") == "2" else 1)
+        with self._client.understanding(path):
+            is_versioned = data.get("type") == "kv" and (data.get("options") or {}).get("version") == "2"
+        mount = Mount(str(data.get("path")), str(data.get("type")), 2 if is_versioned else 1)
         if not path.startswith(mount.path):
             what = "the server told another mount than the one asked for; check vault.address"
             raise self._client.failure(FailureKind.MISCONFIGURED, path, what)

@@ -17,11 +17,10 @@ from reloader.backends.turns import Turns
 from reloader.backends.vault_exchange import Answered, Exchange, fits_header
 from reloader.backends.vault_identity import Identity
 from reloader.backends.vault_login import Logins
-from reloader.backends.vault_token import Held, Life, Token, held
+from reloader.backends.vault_token import Held, Token, held
 from reloader.plan import Vault
 from reloader.schedule import Backoff
 from reloader.world import World
-from reloader.written import Secret
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ class OwnIdentity(Identity):
         if self._failed is not None and began < self._not_before:
             raise ReadFailed(self._failed.kind, str(self._failed), everywhere=True)
         try:
-            auth = self._logins.log_in()
+            text, life = self._logins.log_in()
         except ReadFailed as failed:
             self._failures += 1
             self._failed = failed
@@ -119,7 +118,7 @@ class OwnIdentity(Identity):
         finally:
             self._changed = True  # there may be a new secret_id even so
         self._failures, self._failed = 0, None
-        return held(Secret(auth["client_token"]), Life.of_login(auth), began, self._world.random, ours=True)
+        return held(text, life, began, self._world.random, ours=True)
 
     def _care(self, known: Held) -> None:
         if not self.lives(known.token):

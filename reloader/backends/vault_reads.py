@@ -89,7 +89,8 @@ class Reader:
 
     def _terms(self, path: str, answer: Answer, began: float) -> Terms:
         try:
-            return terms_of(answer.body, self._world.clock.wall() - (self._world.clock.now() - began))
+            with self._client.understanding(path):
+                return terms_of(answer.body, self._world.clock.wall() - (self._world.clock.now() - began))
         except NotNow:
             raise self._client.failure(FailureKind.UNREACHABLE, path, "the server is about to rotate it; it is read again soon") from None
         except OverAlready:

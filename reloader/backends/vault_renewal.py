@@ -52,7 +52,8 @@ class Lessor:
                 raise Gone from None  # with its token
             _judge(failed)
             raise
-        left = float(answer.get("lease_duration") or 0)
+        with self._client.understanding(_RENEW):
+            left = float(answer.get("lease_duration") or 0)
         if left < issued.term - _LEAST_DIFFERENCE or not answer.get("renewable"):
             return replace(issued, ends=began + left, renew=inf, anew=last_renewal(began, left, issued.term, rng))
         return replace(issued, ends=began + left, renew=renewal(began, left, rng), anew=reissue(began, left, rng))

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 from reloader import schedule
@@ -12,11 +12,11 @@ LEAST_INTERVAL = 1.0
 """The least seconds between two issues of the same, however short its lifetime: lifetimes are told in whole seconds."""
 
 
-class NotNow(ValueError):
+class NotNow(Exception):
     """The answer is about to be replaced by the server."""
 
 
-class OverAlready(ValueError):
+class OverAlready(Exception):
     """The answer ended before it came."""
 
 
@@ -52,11 +52,13 @@ def terms_of(answer: Mapping[str, Any], wall: float) -> Terms:
 
     Raises:
         NotNow: it is being rotated, and the next one is not there yet.
-        OverAlready: it is a certificate that has ended by this machine's clock.
+        OverAlready: it has ended: a certificate by this machine's clock, a lease by what the server says.
 
     """
     lease, lasts = str(answer.get("lease_id") or ""), answer.get("lease_duration")
     if lease and lasts:  # KV v1 names a duration without a lease
+        if float(lasts) < LEAST_INTERVAL:
+            raise OverAlready
         return Terms(lasts=float(lasts), lease=lease, renewable=bool(answer.get("renewable")))
     data = answer.get("data")
     return _terms_of_fields(data, wall) if isinstance(data, dict) else Terms()
@@ -69,6 +71,8 @@ def _terms_of_fields(data: Mapping[str, Any], wall: float) -> Terms:
             raise NotNow
         return Terms(rotates=ttl)
     if (ttl := _number(data.get("secret_id_ttl"))) is not None and "secret_id" in data:
+        if ttl < 0:
+            raise OverAlready
         return Terms(lasts=ttl or None)
     if (end := _number(data.get("expiration"))) is not None:
         if end <= wall:
@@ -80,6 +84,7 @@ def _terms_of_fields(data: Mapping[str, Any], wall: float) -> Terms:
 def _number(told: Any) -> float | None:
     """Return a number that may be told as one or as a text, by the server's version."""
     try:
-        return float(told)
-    except (TypeError, ValueError):
+        number = float(told)
+    except (OverflowError, TypeError, ValueError):
         return None
+    return number if isfinite(number) else None

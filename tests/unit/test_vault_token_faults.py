@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reloader.backends import vault_identity
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
 from reloader.backends.vault import Backend, Secret as SecretRead
@@ -279,10 +280,13 @@ def test_another_token_that_cannot_be_tried_leaves_the_refusal(scene):
     assert client.identity.token().serial == "one"
 
 
-def test_a_mistake_of_ours_in_the_renewal_does_not_end_the_thread_that_others_share(scene, caplog):
+def test_a_mistake_of_ours_in_the_renewal_does_not_end_the_thread_that_others_share(scene, caplog, monkeypatch):
+    def mistaken(*_arguments: object) -> Held:
+        raise ValueError(CANARY)
+
+    monkeypatch.setattr(vault_identity, "renewed", mistaken)
     client = scene.client()
     client.identity.token()
-    scene.plays[RENEW] = token(lease_duration=CANARY)
     held = scene.until_due(client)
     assert scene.clock.now() < held.due < held.token.ends
     assert "vault token not renewed" in caplog.text
