@@ -69,6 +69,7 @@ class Running:
         self.pipeline = Pipeline(replace(parts, intake=self._intake, confirmed=self._confirm))
         self.thread = threading.Thread(target=self.pipeline.run, name=f"pipeline {plan.name}", daemon=True)
         shared.metrics.introduce(plan.name)
+        shared.status.introduce(plan.name, plan.failure.mode)
 
     def read(self) -> None:
         """Begin to read every source and every template directory."""

@@ -91,6 +91,11 @@ class Status:
             started = report.started or (before is not None and before.started)
             self.reports = {**self.reports, report.name: replace(report, started=started)}
 
+    def introduce(self, name: str, mode: str) -> None:
+        """Expect the reports of a pipeline, which is not ready before its first."""
+        with self._lock:
+            self.reports = {name: PipelineReport(name=name, mode=mode), **self.reports}
+
     def drop(self, name: str) -> None:
         """Forget a pipeline that is no longer configured."""
         with self._lock:

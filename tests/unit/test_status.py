@@ -182,3 +182,22 @@ def test_the_text_of_an_error_is_never_logged(chosen):
 
 def test_lines_below_the_level_are_left_out():
     assert lines(Log(level="error", format="json"), note) == []
+
+
+def test_what_has_not_reported_yet_is_not_ready() -> None:
+    """The first of several pipelines must not open the Pod's door for all of them."""
+    status = Status(Clock())
+    status.introduce("one", "open")
+    status.introduce("two", "closed")
+    status.put(replace(REPORT, name="one", ready=True, started=True))
+    assert (status.ready, status.started) == (False, False)
+
+    status.put(replace(REPORT, name="two", ready=True, started=True))
+    assert (status.ready, status.started) == (True, True)
+
+
+def test_a_pipeline_that_is_made_anew_keeps_its_report_until_the_next() -> None:
+    status = Status(Clock())
+    status.put(replace(REPORT, name="one", ready=True, started=True))
+    status.introduce("one", "open")
+    assert (status.ready, status.started) == (True, True)
