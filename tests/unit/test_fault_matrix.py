@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +197,34 @@ def quiet(house: House, log: pytest.LogCaptureFixture, *texts: object) -> None:
     """Nothing secret was told, and nothing was asked elsewhere."""
     assert "CANARY" not in "".join(map(repr, texts)) + "".join(map(str, texts)) + log.text
     assert house.other.connections == 0
+
+
+ROWS = {
+    "connection refused": {"refused", "cut", "reset"},
+    "nothing in time": {name for name, fault in FAULTS.items() if fault.slow},
+    "an answer that is cut short": {"truncated", "no http", "endless header", "too many headers", "bad chunks", "garbled"},
+    "TLS": {"no tls", "untrusted certificate", "another's certificate", "ended certificate"},
+    "a redirect": {name for name in FAULTS if name.startswith("redirect")},
+    "HTML": {"html", "html 403", "html 404", "nothing", "deep", "not utf-8", "strange status", "truncated headers"},
+    "more than 64 MiB": {"oversize", "bomb"},
+    **{f"{status} |": {f"{status}"} for status in (400, 401, 403, 404, 412)},
+    "429": {"429", "429 with Retry-After"},
+    "472, 473": {"472", "473"},
+    "500, 502, 503": {"500", "502", "503", "html 502"},
+    "501": {"uninitialised"},
+    "503: sealed": {"sealed"},
+    "no leader": {"no leader"},
+}
+
+
+def test_the_table_for_operators_has_every_fault_with_its_classes():
+    """Row by row, what docs/backends.md says."""
+    lines = (Path(__file__).parents[2] / "docs/backends.md").read_text(encoding="utf-8").splitlines()
+    assert set().union(*ROWS.values()) == FAULTS.keys()
+    for begin, names in ROWS.items():
+        (row,) = [line for line in lines if line.startswith(f"| {begin}")]
+        vault, consul = re.findall(r"\| `(\w+)`", row)
+        assert {(FAULTS[name].vault.kind, FAULTS[name].consul.kind) for name in names} == {(vault, consul)}, row
 
 
 # Vault
