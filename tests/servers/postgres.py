@@ -131,7 +131,8 @@ def _unprivileged() -> list[str]:
     if os.getuid() != 0:
         return []
     user = pwd.getpwnam(_NOBODY)
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    # A change of users takes away the signal that is to come with the end of the tests: it is asked for again afterwards.
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "setpriv", "--pdeathsig=KILL"]
 
 
 def _give(path: Path) -> None:
