@@ -183,7 +183,7 @@ def test_a_storm_of_faults_is_outlived_calmly(house: House) -> None:
 
     assert house.eyes.bad == []
     assert house.sidecar.pid == pid
-    assert [line for line in house.sidecar.log().splitlines() if "internal error" in line or "Traceback" in line] == []
+    assert [line for line in house.sidecar.log().splitlines() if "internal error: " in line or "Traceback" in line] == []
     assert users["no reason"] == pairs["no reason"] == 0
     assert users["gone"] + users["token"] <= faults[0].total()
     assert logins <= 1 + faults[0].total()
