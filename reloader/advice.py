@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from reloader.backends.consul_folds import folds
-from reloader.backends.consul_reads import Key
+from reloader.backends.consul.folds import folds
+from reloader.backends.consul.reads import Key
 from reloader.plan import Consul, Pipeline, Verify
 from reloader.schedule import round_of_turns
 from reloader.sources import make

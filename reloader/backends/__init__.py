@@ -1,7 +1,7 @@
 """Who talks: one object per server and identity, or per directory, shared by all pipelines.
 
 A backend owns the connection, the token and when each read is done; a source only says what to read and what the answer means.
-A backend of a new kind is one module here with a class `Backend`, found by the name of its plan's class in lower case.
+A backend of a new kind is one module or package here with a class `Backend`, found by the name of its plan's class in lower case.
 """
 
 import logging

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from reloader.backends.consul_reads import Key, Nodes, Prefix, Read, Service, Services
+from reloader.backends.consul.reads import Key, Nodes, Prefix, Read, Service, Services
 from reloader.plan import Connections
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
 from reloader.written import Duration, Whole, plain

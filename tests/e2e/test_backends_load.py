@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reloader.backends.consul_reads import Key, Prefix, Service, Services
+from reloader.backends.consul.reads import Key, Prefix, Service, Services
 from reloader.backends.vault import Secret, Write, parameters_of
 from reloader.plan import VaultAuth
 from tests.conformance.relay import Answer, Asked, relayed

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reloader.backends.vault_own import TRIALS
+from reloader.backends.vault.own import TRIALS
 from reloader.schedule import Backoff
 from tests.servers.counting import Seen
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reloader.backends.consul_reads import Fold, Key, Nodes, Prefix, Service, Services
+from reloader.backends.consul.reads import Fold, Key, Nodes, Prefix, Service, Services
 from reloader.snapshot import FailureKind
 from tests.recorder import Recorder
 from tests.servers.consul import AclConsul, running

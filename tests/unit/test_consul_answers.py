@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from reloader.backends import consul_client
-from reloader.backends.consul import Backend
-from reloader.backends.consul_reads import Key, Nodes, Prefix, Read, Service, Services
+from reloader.backends.consul import Backend, client as consul_client
+from reloader.backends.consul.reads import Key, Nodes, Prefix, Read, Service, Services
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
 from reloader.plan import Consul, Tls

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from reloader.backends.consul_reads import Key, Nodes, Prefix, Service, Services
+from reloader.backends.consul.reads import Key, Nodes, Prefix, Service, Services
 from reloader.schedule import BLOCKING_WAIT
 from reloader.snapshot import FailureKind, Reading
 from tests.servers.consul import Consul

@@ -7,8 +7,8 @@ from math import inf
 import pytest
 from hypothesis import given, strategies as st
 
-from reloader.backends.consul_folds import FOREIGN_KEYS, PATIENCE, TRIED_AGAIN, Folding, folds
-from reloader.backends.consul_reads import Fold, Key
+from reloader.backends.consul.folds import FOREIGN_KEYS, PATIENCE, TRIED_AGAIN, Folding, folds
+from reloader.backends.consul.reads import Fold, Key
 from reloader.backends.turns import Job, Turns
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
 from reloader.world import World

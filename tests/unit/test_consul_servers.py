@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reloader.backends.consul_reads import Fold, Key, Prefix
+from reloader.backends.consul.reads import Fold, Key, Prefix
 from reloader.plan import Tls
 from reloader.schedule import BLOCKING_WAIT
 from reloader.snapshot import FailureKind

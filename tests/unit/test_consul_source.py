@@ -5,8 +5,8 @@ import importlib.metadata
 
 import pytest
 
-from reloader.backends import consul_client
-from reloader.backends.consul_reads import Key, Nodes, Prefix, Service, Services
+from reloader.backends.consul import client as consul_client
+from reloader.backends.consul.reads import Key, Nodes, Prefix, Service, Services
 from reloader.plan import Connections, Consul
 from reloader.snapshot import Failure, FailureKind, Reading
 from reloader.sources import consul, make

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from reloader.backends import consul_client, vault_exchange
-from reloader.backends.consul import Backend as Consul
-from reloader.backends.consul_reads import Fold, Key, Nodes, Prefix, Read, Service, Services
+from reloader.backends.consul import Backend as Consul, client as consul_client
+from reloader.backends.consul.reads import Fold, Key, Nodes, Prefix, Read, Service, Services
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
-from reloader.backends.vault import Backend as Vault, Secret, Write
+from reloader.backends.vault import Backend as Vault, Secret, Write, exchange as vault_exchange
 from reloader.plan import Consul as ConsulPlan, Tls, Vault as VaultPlan, VaultAuth
 from reloader.schedule import Backoff
 from reloader.world import World, session

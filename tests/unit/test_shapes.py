@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reloader.backends.consul import Backend as Consul
-from reloader.backends.consul_reads import Fold, Key, Nodes, Prefix, Read, Service, Services
+from reloader.backends.consul.reads import Fold, Key, Nodes, Prefix, Read, Service, Services
 from reloader.backends.reads import Fetched, ReadFailed
 from reloader.backends.turns import Turns
 from reloader.backends.vault import Backend as Vault, Secret, Write

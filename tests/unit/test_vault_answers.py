@@ -15,8 +15,8 @@ import pytest
 from reloader.backends.reads import Fetched, ReadFailed
 from reloader.backends.turns import Turns
 from reloader.backends.vault import Backend, Secret, Write
-from reloader.backends.vault_client import Client
-from reloader.backends.vault_exchange import LONGEST_RETRY_AFTER
+from reloader.backends.vault.client import Client
+from reloader.backends.vault.exchange import LONGEST_RETRY_AFTER
 from reloader.plan import Vault, VaultAuth
 from reloader.snapshot import FailureKind, Mailbox
 from reloader.world import World

@@ -13,7 +13,7 @@ import pytest
 
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
-from reloader.backends.vault_client import Client, Token
+from reloader.backends.vault.client import Client, Token
 from reloader.plan import Vault, VaultAuth
 from reloader.snapshot import FailureKind
 from reloader.world import World

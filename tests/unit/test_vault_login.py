@@ -9,7 +9,7 @@ import pytest
 
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
-from reloader.backends.vault_client import Client
+from reloader.backends.vault.client import Client
 from reloader.plan import Tls, Vault, VaultAuth
 from reloader.snapshot import FailureKind
 from reloader.world import World

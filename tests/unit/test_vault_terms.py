@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 
-from reloader.backends.vault_terms import NotNow, OverAlready, terms_of
+from reloader.backends.vault.terms import NotNow, OverAlready, terms_of
 
 BEGAN, WALL = 5000.0, 1_700_000_000.0
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from reloader.backends import vault_identity
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
-from reloader.backends.vault import Backend, Secret as SecretRead
-from reloader.backends.vault_client import Client
-from reloader.backends.vault_token import Held
+from reloader.backends.vault import Backend, Secret as SecretRead, identity as vault_identity
+from reloader.backends.vault.client import Client
+from reloader.backends.vault.token import Held
 from reloader.plan import Vault, VaultAuth
 from reloader.schedule import Backoff
 from reloader.snapshot import FailureKind, Mailbox

@@ -7,10 +7,10 @@ from math import inf
 from typing import Any, TypeVar
 
 from reloader.backends.reads import ReadFailed
-from reloader.backends.vault_exchange import Answered, fits_header
-from reloader.backends.vault_identity import Identity
-from reloader.backends.vault_login import read_file
-from reloader.backends.vault_token import Held, Life, Token, held
+from reloader.backends.vault.exchange import Answered, fits_header
+from reloader.backends.vault.identity import Identity
+from reloader.backends.vault.login import read_file
+from reloader.backends.vault.token import Held, Life, Token, held
 from reloader.snapshot import FailureKind
 from reloader.written import Secret
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
-from reloader.backends.vault_identity import Token
+from reloader.backends.vault.identity import Token
 from reloader.snapshot import Reading
 from reloader.written import Secret as Hidden
 

@@ -9,11 +9,11 @@ from requests import codes
 
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
-from reloader.backends.vault_exchange import DEADLINE, Answered, Exchange
-from reloader.backends.vault_given import GivenIdentity
-from reloader.backends.vault_identity import REQUESTS, Identity
-from reloader.backends.vault_own import OwnIdentity
-from reloader.backends.vault_token import Token
+from reloader.backends.vault.exchange import DEADLINE, Answered, Exchange
+from reloader.backends.vault.given import GivenIdentity
+from reloader.backends.vault.identity import REQUESTS, Identity
+from reloader.backends.vault.own import OwnIdentity
+from reloader.backends.vault.token import Token
 from reloader.plan import Vault
 from reloader.snapshot import FailureKind
 from reloader.world import World

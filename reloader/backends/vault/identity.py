@@ -15,8 +15,8 @@ from requests import codes
 
 from reloader.backends.reads import without_values
 from reloader.backends.turns import Job, Turns
-from reloader.backends.vault_exchange import DEADLINE, Answered, Exchange
-from reloader.backends.vault_token import Held, Life, Token, renewed
+from reloader.backends.vault.exchange import DEADLINE, Answered, Exchange
+from reloader.backends.vault.token import Held, Life, Token, renewed
 from reloader.plan import Vault
 from reloader.schedule import Backoff
 from reloader.world import World

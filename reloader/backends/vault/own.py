@@ -14,10 +14,10 @@ from requests import codes
 
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
-from reloader.backends.vault_exchange import Answered, Exchange, fits_header
-from reloader.backends.vault_identity import Identity
-from reloader.backends.vault_login import Logins
-from reloader.backends.vault_token import Held, Token, held
+from reloader.backends.vault.exchange import Answered, Exchange, fits_header
+from reloader.backends.vault.identity import Identity
+from reloader.backends.vault.login import Logins
+from reloader.backends.vault.token import Held, Token, held
 from reloader.plan import Vault
 from reloader.schedule import Backoff
 from reloader.world import World

@@ -11,7 +11,7 @@ from math import inf
 from os.path import commonprefix
 from typing import Protocol
 
-from reloader.backends.consul_reads import Fold, Key
+from reloader.backends.consul.reads import Fold, Key
 from reloader.backends.reads import Inbox
 from reloader.backends.turns import Turns
 from reloader.snapshot import FailureKind, Outcome, Reading

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from reloader import plan as plans
-from reloader.backends.consul_client import DEADLINE, Answer, Connection, token_of
-from reloader.backends.consul_folds import Folding
-from reloader.backends.consul_reads import Fold, Key, Read
+from reloader.backends.consul.client import DEADLINE, Answer, Connection, token_of
+from reloader.backends.consul.folds import Folding
+from reloader.backends.consul.reads import Fold, Key, Read
 from reloader.backends.reads import Fetched, Inbox, LetGo, ReadFailed, ReadingBackend
 from reloader.backends.turns import Turns
 from reloader.schedule import ANSWER_INTERVAL, BLOCKING_WAIT, next_poll

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from reloader.backends.kept import Kept
-from reloader.backends.vault_identity import Identity, Token
-from reloader.backends.vault_issued import Form
-from reloader.backends.vault_leases import Leases
+from reloader.backends.vault.identity import Identity, Token
+from reloader.backends.vault.issued import Form
+from reloader.backends.vault.leases import Leases
 from reloader.plan import Vault
 from reloader.world import World
 from reloader.written import Secret

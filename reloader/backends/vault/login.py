@@ -10,8 +10,8 @@ from typing import Any
 from requests import codes
 
 from reloader.backends.reads import ReadFailed
-from reloader.backends.vault_exchange import Answered, Exchange, fits_header
-from reloader.backends.vault_token import Life
+from reloader.backends.vault.exchange import Answered, Exchange, fits_header
+from reloader.backends.vault.token import Life
 from reloader.plan import Vault, VaultAuth
 from reloader.snapshot import FailureKind
 from reloader.world import World

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from requests import RequestException, Response, Timeout, codes
 
 from reloader import plan as plans
-from reloader.backends.consul_reads import Read
+from reloader.backends.consul.reads import Read
 from reloader.backends.reads import ReadFailed
 from reloader.backends.transport import concerns_all, explain
 from reloader.snapshot import FailureKind, Value

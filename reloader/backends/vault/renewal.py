@@ -8,9 +8,9 @@ from typing import Any
 from requests import codes
 
 from reloader.backends.reads import ReadFailed
-from reloader.backends.vault_client import Answered, Client
-from reloader.backends.vault_identity import Token
-from reloader.backends.vault_issued import Issued
+from reloader.backends.vault.client import Answered, Client
+from reloader.backends.vault.identity import Token
+from reloader.backends.vault.issued import Issued
 from reloader.schedule import last_renewal, reissue, renewal
 from reloader.world import World
 

@@ -9,10 +9,10 @@ from typing import Any
 from requests import codes
 
 from reloader.backends.reads import Fetched, ReadFailed
-from reloader.backends.vault_client import DEADLINE, Answer, Answered, Client
-from reloader.backends.vault_issued import Issued, Read, Secret, Write
-from reloader.backends.vault_mounts import Mount, Mounts
-from reloader.backends.vault_terms import NotNow, OverAlready, Terms, terms_of
+from reloader.backends.vault.client import DEADLINE, Answer, Answered, Client
+from reloader.backends.vault.issued import Issued, Read, Secret, Write
+from reloader.backends.vault.mounts import Mount, Mounts
+from reloader.backends.vault.terms import NotNow, OverAlready, Terms, terms_of
 from reloader.schedule import next_poll
 from reloader.snapshot import FailureKind, Reading
 from reloader.world import World

@@ -5,7 +5,7 @@ from typing import Any
 
 from requests import codes
 
-from reloader.backends.vault_client import Answered, Client
+from reloader.backends.vault.client import Answered, Client
 from reloader.snapshot import FailureKind
 
 _UNSEEN = (

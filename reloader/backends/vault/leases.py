@@ -13,10 +13,10 @@ from math import inf
 
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Job, Turns
-from reloader.backends.vault_client import LONGEST, Client
-from reloader.backends.vault_identity import Token
-from reloader.backends.vault_issued import Issued, Read
-from reloader.backends.vault_renewal import Denied, Gone, Lessor
+from reloader.backends.vault.client import LONGEST, Client
+from reloader.backends.vault.identity import Token
+from reloader.backends.vault.issued import Issued, Read
+from reloader.backends.vault.renewal import Denied, Gone, Lessor
 from reloader.schedule import Backoff, succession
 from reloader.snapshot import FailureKind
 from reloader.world import World

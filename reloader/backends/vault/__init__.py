@@ -11,11 +11,11 @@ from typing import Any, cast
 
 from reloader.backends.reads import Fetched, Inbox, ReadFailed, ReadingBackend
 from reloader.backends.turns import Turns
-from reloader.backends.vault_client import LONGEST, Client
-from reloader.backends.vault_issued import Issued, Read, Secret, Write, parameters_of
-from reloader.backends.vault_keeping import Keeping
-from reloader.backends.vault_leases import Leases
-from reloader.backends.vault_reads import Reader
+from reloader.backends.vault.client import LONGEST, Client
+from reloader.backends.vault.issued import Issued, Read, Secret, Write, parameters_of
+from reloader.backends.vault.keeping import Keeping
+from reloader.backends.vault.leases import Leases
+from reloader.backends.vault.reads import Reader
 from reloader.plan import Vault
 from reloader.snapshot import Reading
 from reloader.world import World
