@@ -116,11 +116,11 @@ class OpenBao:
         return Pki(mount, f"{mount}/issue/any", root["data"]["certificate"])
 
     def audit(self, *paths: str, since: int = 0) -> list[Asked]:
-        """Return the requests that were answered, oldest first, those whose path begins with one of `paths`, after the first `since`."""
+        """Return the requests that were answered, oldest first, those on `paths`, which begin so, after the first `since` of all."""
         lines = self._audit.read_text().splitlines()
         answers = [entry for entry in map(json.loads, lines) if entry["type"] == "response"]
-        asked = [Asked(a["request"]["operation"], a["request"]["path"], a["time"], bool(a.get("error"))) for a in answers]
-        return [each for each in asked if not paths or each.path.startswith(paths)][since:]
+        asked = [Asked(a["request"]["operation"], a["request"]["path"], a["time"], bool(a.get("error"))) for a in answers[since:]]
+        return [each for each in asked if not paths or each.path.startswith(paths)]
 
     def clean(self) -> None:
         """Take away every mount and login method that a test made."""

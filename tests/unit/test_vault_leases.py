@@ -469,13 +469,13 @@ class TestMetadata:
         openbao.put_kv2("secret", "app", {"password": "one"})
         return Secret("secret/app", poll=0.1)
 
-    def test_the_secret_is_read_only_when_its_version_changed(self, openbao, secret):
+    def test_the_secret_is_read_only_when_its_version_changed(self, openbao, secret, since):
         with bench(openbao) as made:
             inbox = made.watch(secret)
-            eventually(lambda: len(openbao.audit("secret/metadata/app")) >= 5)
+            eventually(lambda: len(openbao.audit("secret/metadata/app", since=since)) >= 5)
             openbao.put_kv2("secret", "app", {"password": "two"})
             inbox.reading(lambda reading: reading.value == {"password": "two"})
-        assert len([each for each in openbao.audit("secret/data/app") if each.operation == "read"]) == 2
+        assert len([each for each in openbao.audit("secret/data/app", since=since) if each.operation == "read"]) == 2
 
     def test_a_secret_that_was_made_anew_with_the_same_version_is_read(self, openbao, secret):
         with bench(openbao) as made:

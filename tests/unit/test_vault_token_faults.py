@@ -1,7 +1,9 @@
 """A token beside a server that fails: nothing spins, nothing hangs, and what is secret is never told."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tests.servers.misbehaving import Behaviour, Exchange, Misbehaving, cut, htm
 from tests.waiting import eventually
 
 LOGIN, LOOK_UP, RENEW = "/v1/auth/userpass/login/ann", "/v1/auth/token/lookup-self", "/v1/auth/token/renew-self"
+REVOKE = "/v1/auth/token/revoke-self"
 CANARY = "canary-c0ffee"
 
 
@@ -275,6 +278,24 @@ def test_another_token_that_cannot_be_tried_leaves_the_refusal(scene):
         told = failure(lambda: client.get("kv/app"))
         assert 'path "kv/app"' in str(told)
         assert not told.everywhere
+    assert scene.asked(LOGIN) == 2
+    assert client.identity.token().serial == "one"
+
+
+def test_reads_that_are_denied_together_try_one_other_token(scene):
+    """Each of them would be a login, and a token that is revoked."""
+    client, together = scene.client(), threading.Barrier(2)
+    client.get("kv/app")
+
+    def denied(exchange: Exchange) -> None:
+        if exchange.headers["x-vault-token"] == "s.one":
+            together.wait(timeout=10)
+        says(403)(exchange)
+
+    scene.plays |= {"/v1/kv/app": denied, LOOK_UP: says(data={"ttl": 100}), LOGIN: token("s.two"), REVOKE: says(204)}
+    with ThreadPoolExecutor(2) as pool:
+        told = [pool.submit(failure, lambda: client.get("kv/app")) for _ in range(2)]
+        assert all('path "kv/app"' in str(each.result()) for each in told)
     assert scene.asked(LOGIN) == 2
     assert client.identity.token().serial == "one"
 

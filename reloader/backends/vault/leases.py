@@ -7,7 +7,6 @@ does not know any more there is one new issue, and for the next a longer and lon
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -214,10 +213,15 @@ class Leases:
 
     def _prolong(self, issued: Issued) -> float:
         """Renew what could not be issued anew, if that is due, and return when it is again; a failure is no news beside the other one."""
-        if self._world.clock.now() >= issued.renew:
-            with suppress(Denied, Gone, ReadFailed):
-                return self._put(self._lessor.renewed(issued)).renew
-        return issued.renew
+        if self._world.clock.now() < issued.renew:
+            return issued.renew
+        try:
+            return self._put(self._lessor.renewed(issued)).renew
+        except Denied:
+            self._put(replace(issued, renew=inf))
+        except (Gone, ReadFailed):
+            pass
+        return inf
 
     def _lose(self, issued: Issued) -> Issued:
         """Issue anew what the server does not know any more: once at once, from then on after a wait."""

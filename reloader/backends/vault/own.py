@@ -160,12 +160,13 @@ class OwnIdentity(Identity):
         dead = not lives and (self._look_ups_tell or (known is not None and known.is_used_up))
         if not dead and self._world.clock.now() < self._no_trial_before:
             raise failed
+        if lives:
+            self._count_trial()  # from now on, so that others that are denied meanwhile do not each try one
         try:
             new = self._obtain()
         except ReadFailed:
             if not lives:
                 raise
-            self._count_trial()
             raise failed from None
         if not lives:
             self._ends.pop(refused.serial, None)
@@ -191,10 +192,11 @@ class OwnIdentity(Identity):
             if other.on_trial:
                 self._take(other.held)
             return
-        self._count_trial()
         if other.on_trial:
             self._revoke(other.held)
-        elif other.held.life.uses is None:
+            return
+        self._count_trial()
+        if other.held.life.uses is None:
             # Without the default policy no look-up tells whether a token lives, so that each one that is denied seems to have ended.
             with suppress(ReadFailed):
                 self._is_alive(other.held.token, inf)
