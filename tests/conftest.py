@@ -1,6 +1,7 @@
 """The servers as fixtures: one process for each pytest worker and kind, clean for each test; `own_*` for a test that kills or seals it."""
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,11 @@ from tests.servers.postgres import Postgres
 # No deadline: how long an example takes says nothing on a machine that runs other things too.
 hypothesis.settings.register_profile("reloader", deadline=None, max_examples=rounds(100, 2000))
 hypothesis.settings.load_profile("reloader")
+
+# Under nohup, or in the background of a shell without job control, they are ignored, and every program that a test starts would inherit that.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 Server = TypeVar("Server", OpenBao, Consul, Postgres)
 Proxy = TypeVar("Proxy", Nginx, Haproxy)
