@@ -22,7 +22,7 @@ from tests.servers.postgres import Postgres
 hypothesis.settings.register_profile("reloader", deadline=None, max_examples=rounds(100, 2000))
 hypothesis.settings.load_profile("reloader")
 
-# Under nohup, or in the background of a shell without job control, they are ignored, and every program that a test starts would inherit that.
+# Under nohup, or in the background of a shell without job control, they are ignored, and every program that a test starts would be so too.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
