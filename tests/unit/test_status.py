@@ -127,12 +127,12 @@ def test_a_pipeline_that_never_reloaded_says_neither_yes_nor_no():
 
 
 def lines(plan: Log, emit) -> list[str]:
-    stream = io.StringIO()
+    stream, level = io.StringIO(), logging.getLogger().level
     logs.set_up(plan, stream)
     try:
         emit(logging.getLogger("reloader"))
     finally:
-        logging.basicConfig(handlers=[], force=True)
+        logging.basicConfig(handlers=[], level=level, force=True)
     return stream.getvalue().splitlines()
 
 

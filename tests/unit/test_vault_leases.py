@@ -268,7 +268,8 @@ def test_a_rotated_password_is_read_again_right_after_its_rotation(openbao, data
             assert database.lets_in("static", latest.value["password"])
         assert len(inbox.readings) == 3
         assert all(each.expires is None for each in inbox.readings)
-        assert asked(openbao, since, "database/static-creds/") == 3
+        # One that comes just before the server has rotated is told that nothing is left, and tries again.
+        assert asked(openbao, since, "database/static-creds/") == 3 + len(inbox.failures)
     finally:
         openbao.client().delete("database/static-roles/static")
         database.forget("static")
