@@ -3,8 +3,9 @@
 import json
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from reloader.plan import Log
 
@@ -17,6 +18,12 @@ def set_up(plan: Log, stream: TextIO = sys.stderr) -> None:
     logging.basicConfig(handlers=[handler], level=plan.level.upper(), force=True)
     for chatty in ("urllib3", "watchdog", "requests", "hvac"):
         logging.getLogger(chatty).setLevel(logging.ERROR)  # their lines repeat ours, with addresses and queries in them
+    warnings.showwarning = cast("Any", _warn)
+
+
+def _warn(message: Warning | str, *_where: object, **_more: object) -> None:
+    """Make a warning of a library a log line like any other; urllib3 tells so, once, that TLS is not verified."""
+    logging.getLogger("reloader").warning("%s", message)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

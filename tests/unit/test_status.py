@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import warnings
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -127,12 +128,13 @@ def test_a_pipeline_that_never_reloaded_says_neither_yes_nor_no():
 
 
 def lines(plan: Log, emit) -> list[str]:
-    stream, level = io.StringIO(), logging.getLogger().level
+    stream, level, show = io.StringIO(), logging.getLogger().level, warnings.showwarning
     logs.set_up(plan, stream)
     try:
         emit(logging.getLogger("reloader"))
     finally:
         logging.basicConfig(handlers=[], level=level, force=True)
+        warnings.showwarning = show
     return stream.getvalue().splitlines()
 
 
@@ -144,6 +146,18 @@ def test_json_lines_are_json():
     (line,) = lines(Log(format="json"), note)
 
     assert {"level": "info", "message": "publish", "pipeline": "web"}.items() <= json.loads(line).items()
+
+
+def test_a_warning_of_a_library_is_a_line_too():
+    """As urllib3's, that TLS is not verified: it would stand in the middle of the log as plain text."""
+
+    def warn(_log: logging.Logger) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("Unverified HTTPS request", UserWarning, stacklevel=1)
+
+    (line,) = lines(Log(format="json"), warn)
+    assert {"level": "warning", "message": "Unverified HTTPS request"}.items() <= json.loads(line).items()
 
 
 def test_logfmt_lines_are_quoted_where_they_must():
