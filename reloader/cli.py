@@ -187,7 +187,11 @@ def _what(settings_of_kind: Any) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"({', '.join(value)})"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}s"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) or "''"
 
 
 def _status_address(listen: str) -> str | None:

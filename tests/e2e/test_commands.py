@@ -180,6 +180,11 @@ def test_check_lists_what_is_read_written_and_signalled(app):
     assert not app.live.exists()
 
 
+def test_check_shows_values_as_they_are_written(app, silent):
+    app.write(consul=consul(silent), reads="{kind: consul, service: web, passing: false, hold: 90s}", content='"{{ site | length }}"')
+    assert "site: consul service web, passing false, hold 90s\n" in reloader("check", app.file).stdout
+
+
 def test_check_touches_no_backend(app, silent):
     app.write(consul=consul(silent), reads="{kind: consul, key: a}")
     assert reloader("check", app.file).returncode == 0
