@@ -6,6 +6,7 @@ import pytest
 
 from tests.e2e.sidecar import reloader
 from tests.servers.consul import Consul
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
 
