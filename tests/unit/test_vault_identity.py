@@ -95,11 +95,11 @@ def test_a_token_is_renewed_before_its_time_and_stays_the_same(site):
 
 
 def test_a_token_near_its_longest_life_is_replaced_while_both_live(site):
-    site.role.change(token_ttl="2s", token_max_ttl="3s")
+    site.role.change(token_ttl="4s", token_max_ttl="6s")
     with site.client() as client:
         changes = changes_of(client, lambda old, new: (old, new, site.knows(old), site.knows(new), client.identity.lives(old)))
         first = client.identity.token()
-        old, new, *both_live = eventually(lambda: changes and changes[0])
+        old, new, *both_live = eventually(lambda: changes and changes[0], within=30)
         assert (old.serial, both_live) == (first.serial, [True, True, True])
         assert client.identity.token().serial == new.serial
         eventually(lambda: not client.identity.lives(first))
@@ -110,11 +110,11 @@ def test_a_token_near_its_longest_life_is_replaced_while_both_live(site):
 @pytest.mark.parametrize("token_type", ["batch", "service"])
 def test_a_token_that_cannot_be_renewed_is_replaced_while_both_live(site, token_type):
     """One whose first life is its longest is found to be such by one renewal."""
-    site.role.change(token_ttl="2s", token_max_ttl="2s", token_type=token_type)
+    site.role.change(token_ttl="4s", token_max_ttl="4s", token_type=token_type)
     with site.client() as client:
         changes = changes_of(client, lambda old, new: client.identity.lives(old) and site.knows(old) and site.knows(new))
         client.identity.token()
-        eventually(lambda: len(changes) >= 2)
+        eventually(lambda: len(changes) >= 2, within=30)
     assert changes[:2] == [True, True]
     assert site.asked(RENEW) <= (0 if token_type == "batch" else site.asked(LOGIN))
 
