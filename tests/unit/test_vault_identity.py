@@ -83,10 +83,10 @@ def changes_of(client: Client, look: Callable[[Token, Token], Any] = lambda old,
 
 
 def test_a_token_is_renewed_before_its_time_and_stays_the_same(site):
-    site.role.change(token_ttl="2s")
+    site.role.change(token_ttl="4s")
     with site.client() as client:
         token = client.identity.token()
-        eventually(lambda: site.asked(RENEW) >= 3)
+        eventually(lambda: site.asked(RENEW) >= 3, within=30)
         assert client.identity.token().serial == token.serial
         assert client.identity.token().ends > token.ends
         assert client.identity.lives(token)
@@ -103,7 +103,7 @@ def test_a_token_near_its_longest_life_is_replaced_while_both_live(site):
         assert (old.serial, both_live) == (first.serial, [True, True, True])
         assert client.identity.token().serial == new.serial
         eventually(lambda: not client.identity.lives(first))
-        assert not site.knows(first)
+        eventually(lambda: not site.knows(first))  # which the server sees to in its own time
         assert client.identity.lives(client.identity.token())
 
 
@@ -120,10 +120,10 @@ def test_a_token_that_cannot_be_renewed_is_replaced_while_both_live(site, token_
 
 
 def test_a_periodic_token_is_renewed_for_ever(site):
-    site.role.change(token_period="2s", token_max_ttl="3s")
+    site.role.change(token_period="4s", token_max_ttl="5s")
     with site.client() as client:
         token = client.identity.token()
-        eventually(lambda: site.asked(RENEW) >= 4)
+        eventually(lambda: site.asked(RENEW) >= 3, within=30)
         assert client.identity.token().serial == token.serial
     assert site.asked(LOGIN) == 1
 
@@ -308,10 +308,10 @@ def given(token: str) -> VaultAuth:
 
 
 def test_a_given_token_is_looked_up_once_and_renewed_for_ever_if_it_is_periodic(site):
-    token = site.server.policy_token(READS, period="2s")
+    token = site.server.policy_token(READS, period="4s")
     with site.client(given(token)) as client:
         assert client.identity.token().ends < inf
-        eventually(lambda: site.asked(RENEW) >= 3)
+        eventually(lambda: site.asked(RENEW) >= 3, within=30)
         assert reads(client)
         assert client.identity.keep() is None
         client.identity.revoke()
