@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 
 from tests.scale import rounds
-from tests.servers import UnavailableError, missing
+from tests.servers import UnavailableError, missing, running
 from tests.servers.certificates import Authority
 from tests.servers.consul import Consul
 from tests.servers.haproxy import Haproxy
@@ -27,25 +27,14 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
-Server = TypeVar("Server", OpenBao, Consul, Postgres)
+Closed = TypeVar("Closed")
 Proxy = TypeVar("Proxy", Nginx, Haproxy)
-
-
-def _running(make: Callable[[], Server]) -> Iterator[Server]:
-    try:
-        server = make()
-    except UnavailableError as reason:
-        missing(reason)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop(kill=True)
 
 
 @pytest.fixture(scope="session")
 def _shared_openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
-    yield from _running(lambda: OpenBao(tmp_path_factory.mktemp("openbao")))
+    with running(lambda: OpenBao(tmp_path_factory.mktemp("openbao"))) as server:
+        yield server
 
 
 @pytest.fixture
@@ -57,7 +46,8 @@ def openbao(_shared_openbao: OpenBao) -> Iterator[OpenBao]:
 
 @pytest.fixture(scope="session")
 def _shared_postgres() -> Iterator[Postgres]:
-    yield from _running(Postgres)
+    with running(Postgres) as server:
+        yield server
 
 
 @pytest.fixture
@@ -70,18 +60,21 @@ def database(_shared_postgres: Postgres, openbao: OpenBao) -> Postgres:
 @pytest.fixture
 def own_openbao(tmp_path: Path) -> Iterator[OpenBao]:
     """A running OpenBao of this test alone."""
-    yield from _running(lambda: OpenBao(tmp_path / "openbao"))
+    with running(lambda: OpenBao(tmp_path / "openbao")) as server:
+        yield server
 
 
 @pytest.fixture
 def openbao_tls(tmp_path: Path) -> Iterator[OpenBao]:
     """A running OpenBao of this test alone that serves TLS; its `ca_file` is what a client has to trust."""
-    yield from _running(lambda: OpenBao(tmp_path / "openbao", Authority(tmp_path / "authority")))
+    with running(lambda: OpenBao(tmp_path / "openbao", Authority(tmp_path / "authority"))) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def _shared_consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consul]:
-    yield from _running(lambda: Consul(tmp_path_factory.mktemp("consul")))
+    with running(lambda: Consul(tmp_path_factory.mktemp("consul"))) as server:
+        yield server
 
 
 @pytest.fixture
@@ -94,7 +87,15 @@ def consul_server(_shared_consul: Consul) -> Iterator[Consul]:
 @pytest.fixture
 def own_consul(tmp_path: Path) -> Iterator[Consul]:
     """A running Consul of this test alone."""
-    yield from _running(lambda: Consul(tmp_path / "consul"))
+    with running(lambda: Consul(tmp_path / "consul")) as server:
+        yield server
+
+
+@pytest.fixture
+def closing() -> Iterator[Callable[[Closed], Closed]]:
+    """Takes what is to be closed at the end of the test, and returns it."""
+    with contextlib.ExitStack() as stack:
+        yield lambda made: stack.enter_context(contextlib.closing(made))
 
 
 @pytest.fixture

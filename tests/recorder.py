@@ -1,9 +1,10 @@
 """An inbox that keeps what backends deliver."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from reloader.snapshot import Outcome, Reading
+from tests.waiting import eventually
 
 
 class Recorder:
@@ -27,9 +28,17 @@ class Recorder:
         return outcome.value if isinstance(outcome, Reading) else outcome
 
     @property
+    def readings(self) -> list[Reading]:
+        return [outcome for _, outcome in self.got if isinstance(outcome, Reading)]
+
+    @property
     def values(self) -> list[Any]:
-        return [outcome.value for _, outcome in self.got if isinstance(outcome, Reading)]
+        return [reading.value for reading in self.readings]
 
     @property
     def failures(self) -> list[Any]:
         return [outcome for _, outcome in self.got if not isinstance(outcome, Reading)]
+
+    def reading(self, holds: Callable[[Reading], object] = lambda _reading: True) -> Reading:
+        """Return the latest outcome once it is a reading for which that holds."""
+        return eventually(lambda: isinstance(latest := self.got[-1][1], Reading) and holds(latest) and latest, within=20, what="a reading")

@@ -15,6 +15,7 @@ from tests.servers.certificates import Authority
 from tests.servers.haproxy import Haproxy
 from tests.servers.nginx import Nginx
 from tests.servers.ports import free_port
+from tests.servers.resolver import Resolver
 from tests.waiting import eventually
 
 WITHIN = 1.5
@@ -108,9 +109,17 @@ class House:
         """Return whether what is expected is served, and nothing is owed."""
         return self.served() == self.expected and self.sidecar.pipeline()["owed"] is None
 
+    def master(self) -> int:
+        """Return the pid of the process that the sidecar asks."""
+        return self.sidecar.pipeline()["target"]["pid"]
+
     def published(self) -> str:
         """Return the name of the generation that is published."""
         return str((self.live / "..data").readlink())
+
+    def signals(self) -> int:
+        """Return how often the proxy was asked, by its own account."""
+        raise NotImplementedError
 
     def refusals(self) -> float:
         return self.sidecar.metric("reloader_refusals_total", stage="verify")
@@ -125,6 +134,17 @@ class House:
         spoil()
         eventually(lambda: self.published() != good, every=0.005, what="the broken set on the volume")
         eventually(lambda: self.published() == good, within=WITHIN + 1, what="what was confirmed last, back on the volume")
+
+    def goes_on(self) -> None:
+        """See that both sources are delivered, after one refusal."""
+        self.certify()
+        eventually(self.delivered, what="the certificate")
+        self.say("mended")
+        eventually(self.delivered, what="the mended configuration")
+        assert self.refusals() == 1
+
+    def close(self) -> None:
+        self.sidecar.stop()
 
 
 class Asking(threading.Thread):
@@ -152,3 +172,63 @@ class Asking(threading.Thread):
                 self._house.served()
             except (OSError, AssertionError) as problem:
                 self.failures.append(repr(problem))
+
+
+def another_key(house: House) -> None:
+    house.certify(key_of_another=True)
+
+
+def check_that_it_is_taken_back(house: House, spoil: Callable[[House], None]) -> None:
+    """Spoil one source of a proxy whose master says no: it serves on, the other source is delivered, and the next good change at once."""
+    signals, master, certificate = house.signals(), house.master(), spoil is another_key
+    with Asking(house) as asking:
+        house.spoil(lambda: spoil(house))
+        eventually(house.delivered, what="the rollback to be confirmed")
+
+        house.say("meanwhile") if certificate else house.certify()
+        eventually(house.delivered, what="the change of the other source")
+        status = house.sidecar.pipeline()
+        assert {source["name"]: source["held"] for source in status["sources"]} == {"site": not certificate, "tls": certificate}
+        assert (status["ready"], status["degraded"]) == (True, True)
+
+        house.certify() if certificate else house.say("mended")
+        eventually(house.delivered, what="the mended source")
+        eventually(lambda: not house.sidecar.pipeline()["degraded"], what="nothing to be wrong")
+    assert asking.failures == []
+    assert asking.requests > 10
+    assert house.refusals() == 1
+    assert house.signals() - signals == 4
+    assert house.master() == master
+
+
+def check_a_restart_after(house: House, spoil: Callable[[House], None]) -> None:
+    """Spoil it so that the master ends: one that is restarted starts on what was confirmed, and the rest goes on."""
+    house.spoil(lambda: spoil(house))
+    assert not house.server.running
+    house.server.stop()
+    house.start_server()
+    eventually(house.delivered, what="the restarted proxy to be verified")
+    house.goes_on()
+
+
+def check_a_name_that_resolves_late(house: House, resolver: Resolver, unknown_name: Callable[[House], None]) -> None:
+    """Give it a name that nobody answers for, and then somebody does: nothing is blamed for the deafness of the master meanwhile."""
+    house.through = resolver.through
+    master = house.begin().master()
+    with Asking(house) as asking:
+        house.spoil(lambda: unknown_name(house))
+        house.certify()
+        # Nothing is owed for no more than a moment: what is held is tried again at once then.
+        eventually(lambda: house.served() == house.expected, within=15, what="the certificate")
+        assert not resolver.speaks
+
+        text, certificate = "broken", house.expected[1]
+        eventually(lambda: house.served() == (text, certificate), within=40, what="the same content, once the name is known")
+        eventually(house.sidecar.settled, what="its confirmation")
+        eventually(lambda: not house.sidecar.pipeline()["degraded"], what="nothing to be wrong")
+
+        house.say("mended")
+        eventually(house.delivered, what="the next good change")
+    assert asking.failures == []
+    assert (house.refusals(), house.refusals_told()) == (1, 1)
+    assert house.master() == master

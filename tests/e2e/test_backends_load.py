@@ -17,7 +17,8 @@ from reloader.plan import VaultAuth
 from tests.conformance.relay import Answer, Asked, relayed
 from tests.e2e.hours import HOUR, hours
 from tests.scale import rounds
-from tests.servers.consul import AclConsul, Consul, running
+from tests.servers import running
+from tests.servers.consul import AclConsul, Consul
 from tests.servers.logins import Approle
 from tests.servers.openbao import OpenBao
 from tests.servers.postgres import Postgres

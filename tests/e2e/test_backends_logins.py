@@ -13,9 +13,9 @@ from reloader.snapshot import Reading
 from reloader.world import World
 from tests.e2e.hours import backend_of, loaded, reads_of
 from tests.recorder import Recorder
-from tests.servers import logins
+from tests.servers import logins, running
 from tests.servers.certificates import Authority
-from tests.servers.consul import AclConsul, running
+from tests.servers.consul import AclConsul
 from tests.servers.debian import program
 from tests.servers.openbao import OpenBao
 from tests.unit.test_docs import blocks, titled

@@ -11,7 +11,8 @@ from reloader.snapshot import Failure, FailureKind, Reading
 from tests.e2e.hours import backend_of, hours, lines_of, loaded, reads_of
 from tests.e2e.sidecar import reloader
 from tests.recorder import Recorder
-from tests.servers.consul import AclConsul, running
+from tests.servers import running
+from tests.servers.consul import AclConsul
 from tests.servers.logins import Approle
 from tests.servers.openbao import OpenBao
 from tests.servers.postgres import Postgres

@@ -7,7 +7,8 @@ import psutil
 import pytest
 
 from tests.e2e.sidecar import Sidecar
-from tests.servers.consul import AclConsul, Consul, running
+from tests.servers import running
+from tests.servers.consul import AclConsul, Consul
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers

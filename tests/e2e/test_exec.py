@@ -83,16 +83,8 @@ class Pod:
 
 
 @pytest.fixture
-def pod(tmp_path):
-    made: list[Pod] = []
-
-    def make(**options) -> Pod:
-        made.append(Pod(tmp_path, **options))
-        return made[0]
-
-    yield make
-    for each in made:
-        each.close()
+def pod(tmp_path, closing):
+    return lambda **options: closing(Pod(tmp_path, **options))
 
 
 def test_the_program_starts_on_the_first_set_and_not_before(pod):

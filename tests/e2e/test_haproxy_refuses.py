@@ -4,9 +4,8 @@ import os
 
 import pytest
 
-from tests.e2e.refusing import Asking, House
+from tests.e2e.refusing import House, another_key, check_a_name_that_resolves_late, check_a_restart_after, check_that_it_is_taken_back
 from tests.servers.resolver import Resolver
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
 
@@ -37,10 +36,6 @@ def bad_directive(house: House) -> None:
     house.say("broken", main="bogus nonsense")
 
 
-def another_key(house: House) -> None:
-    house.certify(key_of_another=True)
-
-
 def unknown_name(house: House) -> None:
     house.say("broken", http="backend late\n  server late late.test:80")
 
@@ -53,85 +48,23 @@ def ends_at_once(house: House) -> None:
 
 
 @pytest.fixture
-def make(tmp_path, haproxy):
-    made: list[HaproxyHouse] = []
-
-    def make(**options: str) -> HaproxyHouse:
-        made.append(HaproxyHouse(tmp_path, haproxy, **options))
-        return made[0]
-
-    yield make
-    for house in made:
-        house.sidecar.stop()
-
-
-@pytest.fixture
-def house(make):
-    return make()
+def house(tmp_path, haproxy, closing):
+    return lambda **options: closing(HaproxyHouse(tmp_path, haproxy, **options))
 
 
 @pytest.mark.parametrize("spoil", [bad_directive, another_key, unknown_name], ids=lambda spoil: spoil.__name__)
 def test_what_the_master_refuses_is_taken_back(house, spoil):
-    """The master waits with its old worker, one refusal is reported, the other source is delivered, and the next good change at once."""
-    house.begin()
-    signals, master, certificate = house.signals(), house.sidecar.pipeline()["target"]["pid"], spoil is another_key
-    with Asking(house) as asking:
-        house.spoil(lambda: spoil(house))
-        eventually(house.delivered, what="the rollback to be confirmed")
-
-        house.say("meanwhile") if certificate else house.certify()
-        eventually(house.delivered, what="the change of the other source")
-        assert house.sidecar.pipeline()["degraded"]
-
-        house.certify() if certificate else house.say("mended")
-        eventually(house.delivered, what="the mended source")
-        eventually(lambda: not house.sidecar.pipeline()["degraded"], what="nothing to be wrong")
-    assert asking.failures == []
-    assert asking.requests > 10
-    assert house.refusals() == 1
-    assert house.signals() - signals == 4
-    assert house.sidecar.pipeline()["target"]["pid"] == master
+    """The master waits with its old worker."""
+    check_that_it_is_taken_back(house().begin(), spoil)
 
 
 def test_content_that_ends_the_master_is_taken_back_before_its_restart(house):
-    """One that is restarted starts on what was confirmed, and the rest goes on."""
-    house.begin()
-    house.spoil(lambda: ends_at_once(house))
-    assert not house.server.running
-
-    house.server.stop()
-    house.start_server()
-    eventually(house.delivered, what="the restarted HAProxy to be verified")
-
-    house.certify()
-    eventually(house.delivered, what="the certificate")
-    house.say("mended")
-    eventually(house.delivered, what="the mended configuration")
-    assert house.refusals() == 1
+    check_a_restart_after(house().begin(), ends_at_once)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for an /etc/resolv.conf of its own")
-def test_a_name_that_resolves_later_is_tried_again_and_holds_up_nothing(make):
-    """The master is deaf while it looks for a name: neither what is put back meanwhile nor the certificate is blamed for that."""
-    house = make(retry="3s")
+def test_a_name_that_resolves_later_is_tried_again_and_holds_up_nothing(house):
+    house = house(retry="3s")
     with Resolver(house.folder, silent=20, patience=2) as resolver:
-        house.through = resolver.through
-        house.begin()
-        master = house.sidecar.pipeline()["target"]["pid"]
-        with Asking(house) as asking:
-            house.spoil(lambda: unknown_name(house))
-            house.certify()
-            # Nothing is owed for no more than a moment: what is held is tried again at once then.
-            eventually(lambda: house.served() == house.expected, within=15, what="the certificate")
-            assert not resolver.speaks
-
-            text, certificate = "broken", house.expected[1]
-            eventually(lambda: house.served() == (text, certificate), within=40, what="the same content, once the name is known")
-            eventually(house.sidecar.settled, what="its confirmation")
-
-            house.say("mended")
-            eventually(house.delivered, what="the next good change")
-    assert asking.failures == []
+        check_a_name_that_resolves_late(house, resolver, unknown_name)
     assert resolver.lookups > 1
-    assert (house.refusals(), house.refusals_told()) == (1, 1)
-    assert house.sidecar.pipeline()["target"]["pid"] == master

@@ -91,16 +91,8 @@ class Pod:
 
 
 @pytest.fixture
-def pod(tmp_path):
-    made: list[Pod] = []
-
-    def make(**options) -> Pod:
-        made.append(Pod(tmp_path, **options))
-        return made[0]
-
-    yield make
-    for each in made:
-        each.close()
+def pod(tmp_path, closing):
+    return lambda **options: closing(Pod(tmp_path, **options))
 
 
 def rolled_back(pod: Pod, to: str) -> None:

@@ -4,14 +4,11 @@ import base64
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 
-from tests.servers import UnavailableError, missing
 from tests.servers.certificates import Authority
 from tests.servers.daemon import Daemon
 from tests.servers.debian import program
@@ -196,23 +193,6 @@ class Cluster:
         """End all of them."""
         for server in self.servers:
             server.stop(kill=kill)
-
-
-Server = TypeVar("Server", Consul, AclConsul, Cluster)
-
-
-@contextmanager
-def running(make: Callable[[], Server]) -> Iterator[Server]:
-    """Run a server of a test's own, or the test is skipped."""
-    try:
-        server = make()
-    except UnavailableError as reason:
-        missing(reason)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop(kill=True)
 
 
 def _config(folder: Path) -> dict[str, Any]:

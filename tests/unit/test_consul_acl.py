@@ -8,7 +8,8 @@ import pytest
 from reloader.backends.consul.reads import Fold, Key, Nodes, Prefix, Service, Services
 from reloader.snapshot import FailureKind
 from tests.recorder import Recorder
-from tests.servers.consul import AclConsul, running
+from tests.servers import running
+from tests.servers.consul import AclConsul
 from tests.unit.watching import Watching, watching
 from tests.waiting import eventually
 

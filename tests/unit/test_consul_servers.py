@@ -9,8 +9,9 @@ from reloader.backends.consul.reads import Fold, Key, Prefix
 from reloader.plan import Tls
 from reloader.schedule import BLOCKING_WAIT
 from reloader.snapshot import FailureKind
+from tests.servers import running
 from tests.servers.certificates import Authority
-from tests.servers.consul import Cluster, Consul, running
+from tests.servers.consul import Cluster, Consul
 from tests.unit.watching import Watching, watching
 from tests.waiting import eventually
 

@@ -1,7 +1,7 @@
 """The Vault backend against a real OpenBao."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
@@ -12,9 +12,10 @@ import pytest
 from reloader.backends.turns import Turns
 from reloader.backends.vault import Backend, Secret, Write, parameters_of
 from reloader.plan import Tls, Vault, VaultAuth
-from reloader.snapshot import Failure, FailureKind, Outcome, Reading
+from reloader.snapshot import Failure, FailureKind
 from reloader.world import World
 from reloader.written import Secret as Hidden
+from tests.recorder import Recorder
 from tests.servers.openbao import OpenBao
 from tests.waiting import eventually
 
@@ -23,31 +24,13 @@ pytestmark = pytest.mark.servers
 FAST = 0.1
 
 
-class Inbox:
-    """Keeps every outcome in the order in which it came."""
-
-    def __init__(self) -> None:
-        self.came: list[Outcome] = []
-
-    def put(self, outcomes: Any) -> None:
-        self.came.extend(outcomes.values())
-
-    @property
-    def readings(self) -> list[Reading]:
-        return [each for each in self.came if isinstance(each, Reading)]
-
-    @property
-    def failures(self) -> list[Failure]:
-        return [each for each in self.came if isinstance(each, Failure)]
-
-    def reading(self, holds: Callable[[Reading], object] = lambda _reading: True) -> Reading:
-        """Return the latest outcome once it is a reading for which that holds."""
-        return eventually(lambda: isinstance(latest := self.came[-1], Reading) and holds(latest) and latest, within=20, what="a reading")
+class Inbox(Recorder):
+    """Keeps what came of reading secrets."""
 
     def failure(self, kind: FailureKind) -> str:
         """Return the reason of the latest outcome once it is a failure of that kind."""
         latest = eventually(
-            lambda: isinstance(failure := self.came[-1], Failure) and failure.kind is kind and failure, within=20, what=kind
+            lambda: isinstance(failure := self.got[-1][1], Failure) and failure.kind is kind and failure, within=20, what=kind
         )
         assert "s.canary" not in latest.reason
         return latest.reason
@@ -243,7 +226,7 @@ def test_what_has_no_end_is_issued_once_whoever_asks_for_a_look(openbao):
     assert inbox.reading().current_until == inf
     backend.look()
     backend.watch(Write("sys/tools/random/4", parameters_of({"format": "hex"})), inbox, "other")  # takes its turn after a repeated one
-    eventually(lambda: len(inbox.came) == 2)
+    eventually(lambda: len(inbox.got) == 2)
     backend.close()
     assert [len(reading.value["random_bytes"]) for reading in inbox.readings] == [16, 8]
 

@@ -1,19 +1,18 @@
 """Leases of a real OpenBao: database users that a real PostgreSQL knows, counted there and in the server's audit log."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from reloader.backends.turns import Turns
 from reloader.backends.vault import Backend, Secret, Write, parameters_of
 from reloader.plan import Vault, VaultAuth
-from reloader.snapshot import Failure, Outcome, Reading
 from reloader.world import World
 from reloader.written import Secret as Hidden
+from tests.recorder import Recorder
 from tests.servers.counting import Counting
 from tests.servers.openbao import OpenBao
 from tests.servers.postgres import Postgres
@@ -25,31 +24,13 @@ CREDS, RENEW = "database/creds/", "sys/leases/renew"
 MAY_ISSUE = 'path "database/creds/*" { capabilities = ["read"] }'
 
 
-class Inbox:
-    """Keeps every outcome in the order in which it came."""
-
-    def __init__(self) -> None:
-        self.came: list[Outcome] = []
-
-    def put(self, outcomes: Any) -> None:
-        self.came.extend(outcomes.values())
-
-    @property
-    def readings(self) -> list[Reading]:
-        return [each for each in self.came if isinstance(each, Reading)]
-
-    @property
-    def failures(self) -> list[Failure]:
-        return [each for each in self.came if isinstance(each, Failure)]
+class Inbox(Recorder):
+    """Keeps what came of reading credentials."""
 
     @property
     def users(self) -> list[str]:
         """The users that came, each once."""
         return list(dict.fromkeys(each.value["username"] for each in self.readings))
-
-    def reading(self, holds: Callable[[Reading], object] = lambda _reading: True) -> Reading:
-        """Return the latest outcome once it is a reading for which that holds."""
-        return eventually(lambda: isinstance(latest := self.came[-1], Reading) and holds(latest) and latest, within=20, what="a reading")
 
 
 class Bench:

@@ -50,23 +50,15 @@ class GivenIdentity(Identity):
         began = self._world.clock.now()
         # Without the default policy a token may not look itself up: nothing is known then, and it is used as it is.
         life = self._look_up(Token(text, "")) or Life(told=False)
-        known = held(text, life, began, self._world.random, ours=False)
-        if not life.renewable:
-            self._let_end(known)
-        return known
+        return held(text, life, began, self._world.random, ours=False)
 
     def _care(self, known: Held) -> None:
-        try:
-            after = self._renewal(known)
-        except ReadFailed as failed:
-            if not known.failures:
-                log.warning("vault token not renewed, tried again while it lives: %s", failed)
-            self._later(known)
-            return
-        if after is not None:
-            self._take(after)
-        if after is None or not after.life.renewable:
-            self._let_end(after or known)
+        self._renew(known)
+
+    def _take(self, new: Held) -> None:
+        if not new.life.renewable:
+            self._let_end(new)
+        super()._take(new)
 
     def _let_end(self, known: Held) -> None:
         """Say when a token ends that nothing renews."""

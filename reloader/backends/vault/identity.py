@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from requests import codes
 
-from reloader.backends.reads import without_values
+from reloader.backends.reads import ReadFailed, without_values
 from reloader.backends.turns import Job, Turns
 from reloader.backends.vault.exchange import DEADLINE, Answered, Exchange
 from reloader.backends.vault.token import Held, Life, Token, renewed
@@ -175,6 +175,23 @@ class Identity(ABC):
                 self._later(known)
         known = self._held
         return inf if known is None else known.due
+
+    @abstractmethod
+    def _let_end(self, known: Held) -> None:
+        """Do what is to be done about a token that the server does not renew any more."""
+
+    def _renew(self, known: Held) -> None:
+        try:
+            after = self._renewal(known)
+        except ReadFailed as failed:
+            if not known.failures:
+                log.warning("vault token not renewed, tried again while it lives: %s", failed)
+            self._later(known)
+            return
+        if after is None:
+            self._let_end(known)
+        else:
+            self._take(after)
 
     def _later(self, known: Held) -> None:
         """Put off what failed, to the time of its replacement at most, and never below what the backoff allows."""

@@ -124,24 +124,12 @@ class OwnIdentity(Identity):
         if not self.lives(known.token):
             known.due = inf  # who asks for a token next logs in
         elif self._world.clock.now() >= known.replace_at:
-            self._replace(known)
+            self._let_end(known)
         else:
             self._renew(known)
 
-    def _renew(self, known: Held) -> None:
-        try:
-            after = self._renewal(known)
-        except ReadFailed as failed:
-            if not known.failures:
-                log.warning("vault token not renewed, tried again while it lives: %s", failed)
-            self._later(known)
-            return
-        if after is None:
-            self._replace(known)
-        else:
-            self._take(after)
-
-    def _replace(self, known: Held) -> None:
+    def _let_end(self, known: Held) -> None:
+        """Replace a token that cannot be renewed."""
         try:
             new = self._obtain()
         except ReadFailed as failed:
