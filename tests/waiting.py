@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], *, within: float = 10, every: float = 0.02, what: str = "it") -> T:
+def eventually(look: Callable[[], T], *, within: float = 30, every: float = 0.02, what: str = "it") -> T:
     """Return the first true answer of `look`; an exception counts as not yet.
 
     Raises:

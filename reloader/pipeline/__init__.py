@@ -157,8 +157,8 @@ class Pipeline:
     def cycle(self) -> float:
         """Make the volume match the snapshot, then the target match the volume; return when to look again."""
         self._intake.release(self._clock.now())
-        self._note_filled()
         snapshot, waited = self._mailbox.take(), self.delivery.busy
+        self._note_filled()
         if not self._has_turn():
             self.report()
             return min(self._resync_at, self._clock.now() + UNSETTLED_LOOK)
@@ -183,7 +183,7 @@ class Pipeline:
         return self._next_look(known)
 
     def _note_filled(self) -> None:
-        """Remember which sources had items, before a set is published that was made of them."""
+        """Remember which sources had items, once the snapshot is taken and before a set is published that was made of it."""
         filled = self._intake.filled
         if self._opened and filled != self._volume.record.filled:
             self._volume.note_record(replace(self._volume.record, filled=filled))

@@ -7,7 +7,7 @@ import pytest
 
 from reloader.backends.consul.reads import Fold, Key, Prefix
 from reloader.plan import Tls
-from reloader.schedule import BLOCKING_WAIT
+from reloader.schedule import BACKOFF_CAP, BLOCKING_WAIT
 from reloader.snapshot import FailureKind
 from tests.servers import running
 from tests.servers.certificates import Authority
@@ -81,7 +81,8 @@ class TestCluster:
                 leader.start()
                 eventually(cluster.leader, within=60, what="a majority")
                 eventually(lambda: asked.put("app/1", "3") or True, within=30, what="a write")
-                eventually(lambda: key.latest == "3" and folder.latest["1"] == "3", within=60, what="the change")
+                # Whoever asks waits for as long as the backoff has grown to, and then each read for its turn.
+                eventually(lambda: key.latest == "3" and folder.latest["1"] == "3", within=2 * BACKOFF_CAP, what="the change")
 
         assert "no leader" in reason
         assert all(set(value) == {"0", "1", "2"} for value in folder.values)
