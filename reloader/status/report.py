@@ -2,8 +2,8 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from reloader.world.clock import Clock
 
@@ -42,6 +42,32 @@ class TargetReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that a pipeline did, or failed to do; what its log line says."""
+
+    at: float
+    """Wall clock."""
+    stage: str
+    generation: int
+    outcome: Literal["ok", "failed"]
+    reason: str = ""
+    duration: float | None = None
+    """Seconds, where it took any."""
+    times: int = 1
+    """How often in a row it failed like this, or had failed before it succeeded and this once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What the last publish changed, with every secret masked."""
+
+    generation: int
+    at: float
+    """Wall clock."""
+    diff: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PipelineReport:
     """One pipeline; generations are numbers that only grow, 0 for none."""
 
@@ -68,6 +94,15 @@ class PipelineReport:
     """Wall clock of the last confirmed reload."""
     sources: tuple[SourceReport, ...] = ()
     target: TargetReport = TargetReport(kind="none")
+    fallback: bool = False
+    """Whether what is published is `failure.fallback`."""
+    closed_by: tuple[str, ...] = ()
+    """What of `when_closed` is in effect."""
+    certified: float | None = None
+    """When the first certificate of the published set ends, by the wall clock."""
+    events: tuple[Event, ...] = ()
+    """The last ten, newest first."""
+    change: Change | None = None
 
 
 @dataclass
@@ -142,7 +177,18 @@ def _pipeline(report: PipelineReport, now: float, wall: float) -> dict[str, Any]
         "last_reload_success_at": report.last_success,
         "sources": [_source(source, now, wall) for source in report.sources],
         "target": {"kind": report.target.kind, "pid": report.target.pid, "trouble": report.target.trouble},
+        "fallback": report.fallback,
+        "closed_by": list(report.closed_by),
+        "certificate_expires_at": report.certified,
+        "events": [_event(event) for event in report.events],
+        "change": None if report.change is None else asdict(report.change),
     }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    seconds = event.duration
+    plain = {"at": round(event.at, 3), "stage": event.stage, "generation": event.generation, "outcome": event.outcome}
+    return {**plain, "reason": event.reason, "duration_seconds": None if seconds is None else round(seconds, 4), "times": event.times}
 
 
 def _source(source: SourceReport, now: float, wall: float) -> dict[str, Any]:
