@@ -2,45 +2,74 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from reloader.pipeline.content import Content
 from reloader.pipeline.delivery import Delivery
 from reloader.plan import Pipeline as Plan
 from reloader.policy import Delivery as State, Facts, SourceFacts, Verdict
+from reloader.record import Record
 from reloader.snapshot import Snapshot, Standing
 from reloader.status import PipelineReport, SourceReport, TargetReport
 from reloader.volume import Mounted, Volume
 from reloader.world.clock import Clock
 
+TOLERANCE = 60.0
+"""By how many seconds a wall clock may be behind the one of an earlier boot: one that was set right is, by a little."""
+
 
 class Freshness:
-    """How old each source's value is; ages go on from an earlier run, by the wall clock of its record."""
+    """How old each source's value is; ages go on from an earlier run.
+
+    In the boot of the record they do so by the boot clock, which nobody steps; in a later one by the wall clock.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._started = clock.now()
-        self._ages_at_start: dict[str, float] = {}
+        self._record = Record(boot="")
+        self._otherwise: float | None = None
+        """When a source was last current of which no record tells, though a set made of it is there."""
 
-    def resume(self, recorded: Mapping[str, float]) -> None:
-        """Go on from the wall clock times at which sources were last known to be current."""
-        wall, now = self._clock.wall(), self._clock.now()
-        self._ages_at_start = {name: max(0.0, wall - last) - (now - self._started) for name, last in recorded.items()}
+    def resume(self, record: Record, shown_since: float | None) -> None:
+        """Go on from what is remembered; where that was lost, what is published is as old as its files."""
+        self._record = record
+        self._otherwise = None if record.ages else shown_since
 
     def age(self, name: str, standing: Standing) -> float:
-        """Return the seconds since the source was last known to be current, in this run or an earlier one."""
+        """Return the seconds since the source was last known to be current, in this run or an earlier one.
+
+        It is infinite where the wall clock says that this was in the future: then it was set back, and nobody knows.
+        """
         now = self._clock.now()
         if standing.reading is not None:
             return standing.age(now)
-        return max(0.0, self._ages_at_start.get(name, 0.0) + now - self._started)
+        last = self._last(name, now)
+        return max(0.0, now - (self._started if last is None else last))
 
-    def known_current(self, snapshot: Snapshot) -> dict[str, float]:
-        """Return for each source the wall clock time at which it was last known to be current, for the record."""
-        wall = self._clock.wall()
-        return {
-            name: wall - self.age(name, standing)
-            for name, standing in snapshot.standings.items()
-            if standing.reading is not None or name in self._ages_at_start
-        }
+    def known_until(self, name: str, standing: Standing) -> float | None:
+        """Return until when the source is known to have been current, in this run or an earlier one; None where it never was."""
+        if standing.reading is not None:
+            return standing.reading.current_until
+        return self._last(name, self._clock.now())
+
+    def noted(self, snapshot: Snapshot) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Return for the record when each source was last known to be current: by the wall clock, and by the boot clock."""
+        now, ahead = self._clock.now(), self._clock.wall() - self._clock.now()
+        read = {name: now - standing.age(now) for name, standing in snapshot.standings.items() if standing.reading is not None}
+        kept = snapshot.standings.keys() - read
+        ages = {name: at for name, at in self._record.ages.items() if name in kept}
+        current = {name: at for name, at in self._record.current.items() if name in kept}
+        return {**ages, **{name: at + ahead for name, at in read.items()}}, {**current, **read}
+
+    def _last(self, name: str, now: float) -> float | None:
+        """Return when a source that was not read in this run was last current, on the boot clock."""
+        if name in self._record.current:
+            return self._record.current[name]
+        if name not in self._record.ages:
+            return self._otherwise
+        ago = self._clock.wall() - self._record.ages[name]
+        return -inf if ago < -TOLERANCE else now - max(0.0, ago)
 
 
 @dataclass(frozen=True)
@@ -55,6 +84,7 @@ class View:
     content: Content
     delivery: Delivery
     freshness: Freshness
+    closed_by: tuple[str, ...]
     now: float
     started: float
 
@@ -63,7 +93,8 @@ def facts(view: View) -> Facts:
     """Return what the verdict on a pipeline depends on."""
     plan, now, published = view.plan, view.now, view.volume.published
     rejected, unwritable = view.content.rejected, view.content.unwritable or view.content.unsaved
-    refused_first = rejected is not None and rejected.stage != "render" and rejected.refused and published is None
+    on_fallback = published is not None and view.volume.record.is_fallback(published.number)
+    refused_first = rejected is not None and rejected.stage != "render" and rejected.refused and (published is None or on_fallback)
     return Facts(
         mode=plan.failure.mode,
         startup_grace=plan.failure.startup_grace,
@@ -72,6 +103,10 @@ def facts(view: View) -> Facts:
         published=published is not None,
         volume_taken=view.taken,
         first_refused=rejected.reason if rejected and refused_first else None,
+        fallback=plan.failure.fallback is not None,
+        fallback_published=on_fallback,
+        fallback_failed=view.content.no_fallback,
+        withdrawn=published is None and view.volume.record.closed,
         sources=tuple(_source_facts(view, name, standing) for name, standing in view.snapshot.standings.items()),
         rejected=rejected.reason if rejected else None,
         rejected_for=now - rejected.since if rejected else 0.0,
@@ -81,7 +116,7 @@ def facts(view: View) -> Facts:
         delivery_reason=view.delivery.reason,
         rolled_back=view.volume.record.rolled_back,
         since_publish=now - published.at if published else 0.0,
-        not_ready_when_closed="not_ready" in plan.failure.when_closed,
+        not_ready_when_closed=plan.failure.closes_by("not_ready"),
     )
 
 
@@ -92,6 +127,7 @@ def report(view: View, verdict: Verdict) -> PipelineReport:
     confirmed = delivery.state is State.CONFIRMED and published is not None
     wanted = view.content.rejected or view.content.unwritable
     waiting = bool(wanted) or (snapshot.first_change is not None and not snapshot.missing)
+    known = view.volume.record.generations.get(number)
     return PipelineReport(
         name=plan.name,
         mode=plan.failure.mode,
@@ -115,6 +151,9 @@ def report(view: View, verdict: Verdict) -> PipelineReport:
             pid=next((each.pid for each in delivery.instances if each.is_process), None),
             trouble=delivery.trouble,
         ),
+        certified=known.certified if known else None,
+        fallback=known is not None and known.fallback,
+        closed_by=view.closed_by,
     )
 
 
@@ -139,7 +178,7 @@ def _source_report(view: View, name: str, standing: Standing) -> SourceReport:
         name=name,
         kind=plan.sources[name].kind if name in plan.sources else "templates",
         up=standing.failure is None and reading is not None,
-        current_until=reading.current_until if reading else None,
+        current_until=view.freshness.known_until(name, standing),
         failure=why_not(standing) if standing.failure else None,
         detail=reading.detail if reading else "",
         expires=reading.expires if reading else None,
