@@ -6,9 +6,10 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
+from signal import SIGCONT, SIGSTOP, SIGTERM
 from typing import Annotated, Any, Literal
 
-from reloader.written import Count, Duration, Limit, Mode, Regex, Secret, Status, Url, Whole, Written, plain
+from reloader.written import Count, Duration, Limit, Mode, Regex, Secret, Status, Url, Whole, Written, parse_signal, plain, signal_name
 
 
 @plain
@@ -41,6 +42,45 @@ def parse_builtin(written: Any) -> "str | MaxChange":
 
 
 Builtin = Annotated[str | MaxChange, Written(parse_builtin)]
+
+
+@plain
+class StopTarget:
+    """Ends the target while the pipeline is closed, by this signal."""
+
+    signal: int = SIGTERM.value
+
+
+CLOSING = ("not_ready", "withdraw", "stop_target", "exit")
+"""What closing may do, in the order in which it is done."""
+
+
+def parse_closing(written: Any) -> "str | StopTarget":
+    """Return what closing does from its name, or from `{stop_target: QUIT}`.
+
+    Raises:
+        ValueError: there is no such thing, or no such signal.
+
+    """
+    if written == "stop_target":
+        return StopTarget()
+    if written in CLOSING:
+        return str(written)
+    if not isinstance(written, dict) or list(written) != ["stop_target"]:
+        raise ValueError(f"expected one of: {', '.join(CLOSING)}, {{stop_target: QUIT}}")
+    number = parse_signal(written["stop_target"])
+    if number in (SIGSTOP, SIGCONT):
+        raise ValueError(f"expected a signal that ends a process, which {signal_name(number)} does not")
+    return StopTarget(signal=number)
+
+
+Closing = Annotated[str | StopTarget, Written(parse_closing)]
+
+
+def closing_name(action: str | StopTarget) -> str:
+    """Return what the operator calls it."""
+    return action if isinstance(action, str) else "stop_target"
+
 
 FailureMode = Literal["open", "closed"]
 
@@ -220,7 +260,17 @@ class FailurePolicy:
     startup_grace: Duration = 30.0
     max_staleness: Limit = 600.0
     retry_refused: Limit = 300.0
-    when_closed: tuple[Literal["not_ready"], ...] = ("not_ready",)
+    fallback: str | None = None
+    when_closed: tuple[Closing, ...] = ("not_ready",)
+
+    @property
+    def stop_target(self) -> StopTarget | None:
+        """Return how the target is ended while the pipeline is closed, if it is."""
+        return next((each for each in self.when_closed if isinstance(each, StopTarget)), None)
+
+    def closes_by(self, action: str) -> bool:
+        """Return whether closing does this."""
+        return any(closing_name(each) == action for each in self.when_closed)
 
 
 @plain

@@ -3,6 +3,7 @@
 Readiness means *what is published may be relied on*; it never waits for the target, because a native sidecar starts before it.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from math import inf
@@ -19,6 +20,20 @@ class Effect(IntEnum):
     NOT_READY = 2
     CLOSED = 3
     """What is published may not be relied on: `when_closed` is done."""
+
+
+class Cause(StrEnum):
+    """What a finding is about."""
+
+    NOTHING = "nothing"
+    """Nothing good was ever published."""
+    SOURCE = "source"
+    CONTENT = "content"
+    VOLUME = "volume"
+    DELIVERY = "delivery"
+    HAND = "hand"
+    WITHDRAWN = "withdrawn"
+    """What was published was taken away, and nothing good came since."""
 
 
 class Delivery(StrEnum):
@@ -49,6 +64,11 @@ class SourceFacts:
     expired: bool = False
     """Its lease has run out."""
 
+    @property
+    def stale(self) -> bool:
+        """Return whether its value is too old, or valid no more."""
+        return self.expired or self.age > self.max_staleness
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
@@ -63,10 +83,18 @@ class Facts:
     volume_taken: bool = True
     """The volume with its record could be opened; without it nobody knows what is owed."""
     first_refused: str | None = None
-    """Why the first set of all was refused, if it was."""
+    """Why the first set of all was refused, if it was, and nothing else than the fallback was published since."""
+    fallback: bool = False
+    """There is a `failure.fallback`."""
+    fallback_published: bool = False
+    """What is published is that."""
+    fallback_failed: str | None = None
+    """Why it is not, where it should be."""
+    withdrawn: bool = False
+    """Nothing is published, because the pipeline closed and took it away."""
     sources: tuple[SourceFacts, ...] = ()
     rejected: str | None = None
-    """Why newer content was rejected by render or check."""
+    """Why newer content was rejected by render or check, or refused by the target."""
     rejected_for: float = 0.0
     rolled_back: int | None = None
     """The generation that a person put back, and holds."""
@@ -78,6 +106,40 @@ class Facts:
     since_publish: float = inf
     not_ready_when_closed: bool = True
 
+    @property
+    def waits(self) -> bool:
+        """Return whether nothing was ever published, and it is not time yet to do without."""
+        return not self.published and not self.withdrawn and self.since_start < self.startup_grace
+
+    @property
+    def lacks(self) -> bool:
+        """Return whether nothing good was ever published, and the grace is over."""
+        return not self.published and not self.withdrawn and not self.waits
+
+    @property
+    def mode_of_lack(self) -> FailureMode:
+        """Return the mode that decides while nothing was ever published: the worst of the sources without a value, or the pipeline's."""
+        modes = {source.mode for source in self.sources if source.failure is not None}
+        if not modes:
+            return self.mode
+        return "closed" if "closed" in modes else "open"
+
+
+Case = tuple[FailureMode, str]
+"""Under which mode something is to be judged, and what it is, in words."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the failure table."""
+
+    situation: str
+    cause: Cause
+    open: Effect
+    closed: Effect
+    cases: Callable[[Facts], Iterable[Case]]
+    """What of this holds now."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -85,6 +147,7 @@ class Finding:
 
     effect: Effect
     reason: str
+    cause: Cause
 
 
 @dataclass(frozen=True)
@@ -96,6 +159,11 @@ class Verdict:
     started: bool
     """Something may be relied on, or the grace of an open pipeline is over."""
     reasons: tuple[str, ...] = field(default=())
+    causes: frozenset[Cause] = frozenset()
+    """What the pipeline is closed for, if it is."""
+    may_publish: bool = True
+    """Whether a set may be published where there is none: not one of values that close the pipeline."""
+    wants_fallback: bool = False
 
     @property
     def degraded(self) -> bool:
@@ -110,69 +178,148 @@ class Verdict:
 
 def verdict(facts: Facts) -> Verdict:
     """Return what the failure table says of these facts."""
-    findings = _findings(facts)
+    findings = tuple(_findings(facts))
     effect = max((finding.effect for finding in findings), default=Effect.SERVE)
     relied_on = effect < Effect.NOT_READY
     open_anyway = effect is Effect.CLOSED and facts.published and not facts.not_ready_when_closed
-    reasons = tuple(finding.reason for finding in findings)
-    return Verdict(effect, ready=relied_on or open_anyway, started=relied_on, reasons=reasons)
-
-
-def _findings(facts: Facts) -> tuple[Finding, ...]:
-    if not facts.volume_taken:
-        return (Finding(Effect.NOT_READY, f"volume: {facts.unwritable or 'not opened yet'}"),)
-    if not facts.published:
-        return (_nothing_published(facts), *_why_nothing(facts))
-    return (
-        *(found for source in facts.sources if (found := _source(source)) is not None),
-        *_waiting(facts, facts.rejected, facts.rejected_for, "rejected"),
-        *_waiting(facts, facts.unwritable, facts.unwritable_for, "volume"),
-        *_delivery(facts),
-        *((Finding(Effect.DEGRADED, f"generation {facts.rolled_back} was put back by hand, and is held"),) if facts.rolled_back else ()),
+    return Verdict(
+        effect,
+        ready=relied_on or open_anyway,
+        started=relied_on,
+        reasons=(*(finding.reason for finding in findings), *(_why_nothing(facts) if not facts.published else ())),
+        causes=frozenset(finding.cause for finding in findings if finding.effect is Effect.CLOSED),
+        may_publish=facts.published or not any(source.stale and source.mode == "closed" for source in facts.sources),
+        wants_fallback=facts.fallback and facts.volume_taken and facts.lacks and facts.mode_of_lack == "open",
     )
 
 
-def _nothing_published(facts: Facts) -> Finding:
-    """Rows "starting, nothing ever published": within the grace, and after it."""
-    if facts.since_start < facts.startup_grace:
-        return Finding(Effect.NOT_READY, "nothing is published yet")
-    if facts.mode == "open" and facts.first_refused is None:
-        return Finding(Effect.DEGRADED, "nothing is published, and startup_grace is over")
-    return Finding(Effect.NOT_READY if facts.mode == "open" else Effect.CLOSED, "nothing good was ever published")
+def _findings(facts: Facts) -> Iterator[Finding]:
+    for row in TABLE:
+        for mode, reason in row.cases(facts):
+            yield Finding(row.closed if mode == "closed" else row.open, reason, row.cause)
 
 
-def _why_nothing(facts: Facts) -> tuple[Finding, ...]:
-    reasons = [f"source {source.name}: {source.failure}" for source in facts.sources if source.failure]
-    reasons += [reason for reason in (facts.first_refused or facts.rejected, facts.unwritable) if reason]
-    return tuple(Finding(Effect.SERVE, reason) for reason in reasons)
+def _why_nothing(facts: Facts) -> Iterator[str]:
+    yield from (f"source {source.name}: {source.failure}" for source in facts.sources if source.failure)
+    if facts.volume_taken:
+        yield from (reason for reason in (facts.first_refused or facts.rejected, facts.unwritable, facts.fallback_failed) if reason)
 
 
-def _source(source: SourceFacts) -> Finding | None:
-    """Rows "source unreachable": young enough is served, older or expired is not in mode closed."""
-    stale = source.age > source.max_staleness
-    if not stale and not source.expired:
-        return None
-    what = "its lease has run out" if source.expired else f"stale for more than {source.max_staleness:g} s"
-    why = f": {source.failure}" if source.failure else ""
-    return Finding(_by_mode(source.mode), f"source {source.name} is not current ({what}){why}")
+def _if(holds: bool, facts: Facts, reason: str) -> tuple[Case, ...]:
+    return ((facts.mode, reason),) if holds else ()
 
 
-def _waiting(facts: Facts, reason: str | None, waited: float, what: str) -> tuple[Finding, ...]:
-    """Rows "render or check rejects" and "the volume cannot be written": what is published stays, in mode closed for so long."""
-    if reason is None:
+def _not_taken(facts: Facts, *, lasts: bool) -> tuple[Case, ...]:
+    holds = not facts.volume_taken and (facts.unwritable_for > facts.max_staleness) == lasts
+    return _if(holds, facts, f"volume: {facts.unwritable or 'not opened yet'}")
+
+
+def _lacking(facts: Facts, *, refused: bool) -> tuple[Case, ...]:
+    if not facts.lacks or (facts.first_refused is not None) != refused:
         return ()
-    closed = facts.mode == "closed" and waited > facts.max_staleness
-    return (Finding(Effect.CLOSED if closed else Effect.DEGRADED, f"{what}: {reason}"),)
+    told = "nothing is published, and startup_grace is over" if facts.mode_of_lack == "open" else "nothing good was ever published"
+    return ((facts.mode_of_lack, told),)
 
 
-def _delivery(facts: Facts) -> tuple[Finding, ...]:
-    """Rows "rollback not verified either" and "target there but ...": owed; in mode closed only for as long as a start may take."""
-    if facts.delivery not in (Delivery.TROUBLED, Delivery.FAILED):
-        return ()
-    over = facts.delivery is Delivery.FAILED or facts.since_publish > facts.startup_grace
-    closed = facts.mode == "closed" and over
-    return (Finding(Effect.CLOSED if closed else Effect.DEGRADED, f"reload owed: {facts.delivery_reason}"),)
+def _on_fallback(facts: Facts, *, refused: bool) -> tuple[Case, ...]:
+    holds = facts.fallback_published and (facts.first_refused is not None) == refused
+    why = f", because the first set was refused: {facts.first_refused}" if refused else ", because nothing else ever was"
+    return _if(holds, facts, f"failure.fallback is published{why}")
 
 
-def _by_mode(mode: FailureMode) -> Effect:
-    return Effect.CLOSED if mode == "closed" else Effect.DEGRADED
+def _stale(facts: Facts) -> Iterator[Case]:
+    for source in facts.sources:
+        if facts.published and source.stale:
+            what = "its lease has run out" if source.expired else f"stale for more than {source.max_staleness:g} s"
+            why = f": {source.failure}" if source.failure else ""
+            yield source.mode, f"source {source.name} is not current ({what}){why}"
+
+
+def _rejected(facts: Facts, *, lasts: bool) -> tuple[Case, ...]:
+    lasted = facts.rejected_for > facts.max_staleness
+    return _if(facts.published and facts.rejected is not None and lasted == lasts, facts, f"rejected: {facts.rejected}")
+
+
+def _unwritable(facts: Facts, *, lasts: bool) -> tuple[Case, ...]:
+    lasted = facts.unwritable_for > facts.max_staleness
+    holds = facts.published and facts.volume_taken and facts.unwritable is not None and lasted == lasts
+    return _if(holds, facts, f"volume: {facts.unwritable}")
+
+
+def _troubled(facts: Facts, *, lasts: bool) -> tuple[Case, ...]:
+    lasted = facts.since_publish > facts.startup_grace
+    return _if(_delivery_is(facts, Delivery.TROUBLED) and lasted == lasts, facts, f"reload owed: {facts.delivery_reason}")
+
+
+def _delivery_is(facts: Facts, delivery: Delivery) -> bool:
+    return facts.published and facts.volume_taken and facts.delivery is delivery
+
+
+_SERVE, _DEGRADED, _NOT_READY, _CLOSED = Effect
+
+TABLE: tuple[Row, ...] = (
+    Row("the volume cannot be taken", Cause.VOLUME, _NOT_READY, _NOT_READY, lambda facts: _not_taken(facts, lasts=False)),
+    Row("the same, for max_staleness", Cause.VOLUME, _NOT_READY, _CLOSED, lambda facts: _not_taken(facts, lasts=True)),
+    Row(
+        "starting, nothing ever published, within startup_grace",
+        Cause.NOTHING,
+        _NOT_READY,
+        _NOT_READY,
+        lambda facts: _if(facts.volume_taken and facts.waits, facts, "nothing is published yet"),
+    ),
+    Row(
+        "the same, grace over",
+        Cause.NOTHING,
+        _DEGRADED,
+        _CLOSED,
+        lambda facts: _lacking(facts, refused=False) if facts.volume_taken else (),
+    ),
+    Row(
+        "the same, the first set was refused",
+        Cause.NOTHING,
+        _NOT_READY,
+        _CLOSED,
+        lambda facts: _lacking(facts, refused=True) if facts.volume_taken else (),
+    ),
+    Row("the fallback is published", Cause.NOTHING, _DEGRADED, _CLOSED, lambda facts: _on_fallback(facts, refused=False)),
+    Row("the same, and the first set was refused", Cause.NOTHING, _NOT_READY, _CLOSED, lambda facts: _on_fallback(facts, refused=True)),
+    Row(
+        "closed before, and nothing published since",
+        Cause.WITHDRAWN,
+        _NOT_READY,
+        _CLOSED,
+        lambda facts: _if(
+            facts.volume_taken and facts.withdrawn, facts, "closed: what was published is withdrawn until something good is there"
+        ),
+    ),
+    Row("source unreachable, older, or a lease has run out", Cause.SOURCE, _DEGRADED, _CLOSED, _stale),
+    Row("render, check or target rejects new content", Cause.CONTENT, _DEGRADED, _DEGRADED, lambda facts: _rejected(facts, lasts=False)),
+    Row("the same, for max_staleness", Cause.CONTENT, _DEGRADED, _CLOSED, lambda facts: _rejected(facts, lasts=True)),
+    Row("the volume cannot be written", Cause.VOLUME, _DEGRADED, _DEGRADED, lambda facts: _unwritable(facts, lasts=False)),
+    Row("the same, for max_staleness", Cause.VOLUME, _DEGRADED, _CLOSED, lambda facts: _unwritable(facts, lasts=True)),
+    Row(
+        "reload refused, and the rollback too",
+        Cause.DELIVERY,
+        _DEGRADED,
+        _CLOSED,
+        lambda facts: _if(_delivery_is(facts, Delivery.FAILED), facts, f"reload owed: {facts.delivery_reason}"),
+    ),
+    Row(
+        "the target is there but takes nothing, within startup_grace",
+        Cause.DELIVERY,
+        _DEGRADED,
+        _DEGRADED,
+        lambda facts: _troubled(facts, lasts=False),
+    ),
+    Row("the same, grace over", Cause.DELIVERY, _DEGRADED, _CLOSED, lambda facts: _troubled(facts, lasts=True)),
+    Row(
+        "a person put an earlier generation back",
+        Cause.HAND,
+        _DEGRADED,
+        _DEGRADED,
+        lambda facts: _if(
+            facts.published and facts.rolled_back is not None, facts, f"generation {facts.rolled_back} was put back by hand, and is held"
+        ),
+    ),
+)
+"""What the failure table says, a row a line; what is in no row is served."""

@@ -33,6 +33,8 @@ class Generation:
     """When something that sources know of stops being valid (a lease), in seconds since the epoch; a renewal changes that."""
     certified: float | None = None
     """When the first of the certificates in its files ends, in seconds since the epoch."""
+    fallback: bool = False
+    """Whether it is what the operator wants published while nothing else ever was."""
 
     def has_expired(self, wall: float) -> bool:
         """Return whether something in it is valid no more, at a time in seconds since the epoch."""
@@ -88,14 +90,18 @@ class Record:
     """The generation that a person put back, and holds."""
     writing: Writing | None = None
     """What was begun in place, and is not known to be done."""
+    closed: bool = False
+    """Whether what is withdrawn was, because the pipeline closed, and nothing was published since."""
     ages: Mapping[str, float] = field(default_factory=dict)
     """When each source was last known to be current, in seconds since the epoch."""
+    current: Mapping[str, float] = field(default_factory=dict)
+    """The same in seconds of the boot clock, which a step of the wall clock does not touch."""
     filled: Mapping[str, str] | None = field(default_factory=dict)
     """What was read of each source whose answer had items; None where a record does not say, though a set is published."""
 
-    def stage(self, number: int, fingerprint: str, expires: float | None = None, certified: float | None = None) -> "Record":
-        """Know a whole set that is not published yet."""
-        generations = {**self.generations, number: Generation(fingerprint=fingerprint, expires=expires, certified=certified)}
+    def stage(self, number: int, fingerprint: str, **known: Any) -> "Record":
+        """Know a whole set that is not published yet, and of it what else a `Generation` has."""
+        generations = {**self.generations, number: Generation(fingerprint=fingerprint, **known)}
         return replace(self, last=max(self.last, number), generations=generations)
 
     def publish(self, number: int, at: float, wall: float) -> "Record":
@@ -103,7 +109,8 @@ class Record:
         before = self.generations.get(number, Generation(fingerprint=""))
         generations = {**self.generations, number: replace(before, at=at, wall=wall)}
         writing = None if self.writing is not None and self.writing.number == number else self.writing
-        return replace(self, last=max(self.last, number), published=number, generations=generations, writing=writing)
+        closed = self.closed and number == self.withdrawn
+        return replace(self, last=max(self.last, number), published=number, generations=generations, writing=writing, closed=closed)
 
     def write(self, number: int, names: Collection[str]) -> "Record":
         """Know that these files are about to be written in place, on top of what was begun before."""
@@ -117,6 +124,16 @@ class Record:
             generations[number] = replace(generations[number], confirmed=True)
         confirmation = Confirmation(number=number, instances=tuple(dict(instance) for instance in instances))
         return replace(self, generations=generations, confirmed=confirmation)
+
+    def is_fallback(self, number: int) -> bool:
+        """Return whether a generation is what the operator wants published while nothing else ever was."""
+        return number in self.generations and self.generations[number].fallback
+
+    def with_content(self, number: int) -> "Record":
+        """Know that a generation is what the sources say, though it was published as the fallback."""
+        if not self.is_fallback(number):
+            return self
+        return replace(self, generations={**self.generations, number: replace(self.generations[number], fallback=False)})
 
     def doubt(self) -> "Record":
         """Know that the target was given something else than what it confirmed last."""
@@ -147,7 +164,7 @@ class Record:
         if boot == self.boot:
             return self
         generations = {number: replace(known, at=0.0) for number, known in self.generations.items()}
-        return replace(self, boot=boot, generations=generations, published=linked if linked in generations else None)
+        return replace(self, boot=boot, generations=generations, published=linked if linked in generations else None, current={})
 
     def clocks(self, boot: str) -> tuple[tuple[float, float], ...]:
         """Return how the boot clock and the wall clock stood together in this boot, as far as it is remembered."""
@@ -204,7 +221,9 @@ def _parsed(plain: Mapping[str, Any]) -> Record:
         refused={str(fingerprint): _refusal(each) for fingerprint, each in plain["refused"].items()},
         rolled_back=None if plain["rolled_back"] is None else int(plain["rolled_back"]),
         writing=_writing(plain.get("writing")),
-        ages={str(name): float(wall) for name, wall in plain["ages"].items()},
+        closed=bool(plain.get("closed")),
+        ages=_times(plain["ages"]),
+        current=_times(plain.get("current", {})),
         filled=_filled(plain.get("filled")),
     )
 
@@ -215,6 +234,10 @@ def _confirmation(plain: Mapping[str, Any]) -> Confirmation:
 
 def _writing(plain: Mapping[str, Any] | None) -> Writing | None:
     return None if plain is None else Writing(number=int(plain["number"]), names=tuple(str(name) for name in plain["names"]))
+
+
+def _times(plain: Mapping[str, Any]) -> Mapping[str, float]:
+    return {str(name): float(at) for name, at in plain.items()}
 
 
 def _filled(plain: Mapping[str, Any] | None) -> Mapping[str, str] | None:
@@ -234,4 +257,5 @@ def _generation(plain: Mapping[str, Any]) -> Generation:
         confirmed=bool(plain["confirmed"]),
         expires=None if plain["expires"] is None else float(plain["expires"]),
         certified=None if plain.get("certified") is None else float(plain["certified"]),
+        fallback=bool(plain.get("fallback")),
     )

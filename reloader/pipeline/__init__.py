@@ -8,15 +8,19 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from reloader.check import CheckErrored, CheckRefused
+from reloader.pipeline.closing import Closing
+from reloader.internal import told
 from reloader.pipeline.content import Content
 from reloader.pipeline.delivery import Delivery, Refusal
 from reloader.pipeline.facts import Freshness, View, facts, report
+from reloader.pipeline.fallback import FallbackUnusable
 from reloader.pipeline.hand import Hand
 from reloader.pipeline.intake import Intake
 from reloader.pipeline.stages import StageFailed, Stages
+from reloader.pipeline.stopping import Stopping
 from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import Pipeline as Plan
-from reloader.policy import Delivery as State, verdict
+from reloader.policy import Delivery as State, Verdict, verdict
 from reloader.render import RenderFailed
 from reloader.snapshot import Mailbox, Snapshot
 from reloader.status import Metrics, PipelineReport, Status
@@ -31,7 +35,7 @@ UNSETTLED_LOOK = 1.0
 """How often a pipeline that is not at rest is looked at: ages grow and graces end without an event."""
 CYCLE_LIMIT = 60.0
 """How long one cycle may take, beside the operator's check, before the thread counts as stuck."""
-EXPECTED = (RenderFailed, CheckRefused, CheckErrored, VolumeError, Held)
+EXPECTED = (RenderFailed, CheckRefused, CheckErrored, VolumeError, Held, FallbackUnusable)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Parts:
     """Where the readings come in, if any of them is guarded."""
     confirmed: Callable[[Mapping[str, float]], None] = lambda _at: None
     """Told, by source, when the reading came on which the target runs."""
+    leave: Callable[[], None] = lambda: None
+    """Have the whole process leave with status 1, as `exit` in `when_closed` says."""
 
 
 class Pipeline:
@@ -66,12 +72,18 @@ class Pipeline:
         self.delivery = Delivery(
             parts.plan, parts.target, parts.volume, stages, parts.metrics, parts.world, was_refused=self.content.was_refused
         )
+        stopping = Stopping(parts.plan.name, parts.target, stages, parts.metrics, parts.world)
+        self._closing = Closing(parts.plan, parts.volume, self.content, stopping, parts.world, parts.leave)
         self._intake = parts.intake or Intake(parts.plan.name, {}, parts.mailbox, parts.metrics)
         self._settled_with: tuple[int, tuple[Instance, ...]] = (0, ())
         self._stages = stages
         self._freshness = Freshness(parts.world.clock)
-        self._started = self.due = self._resync_at = self._clock.now()
+        self._started = self._resync_at = self._clock.now()
+        self.due = inf
+        """When the thread will have reported next, in seconds of `Clock.awake`; late is stuck."""
         self._opened = self._stopping = False
+        self.locked: str | None = None
+        """Who has the volume, where somebody else does."""
 
     def open(self) -> None:
         """Take the volume; one that cannot be taken now is tried again with every cycle.
@@ -85,11 +97,12 @@ class Pipeline:
                 self._volume.open()
         except StageFailed as failed:
             self.content.refuse_volume(failed)
+            self.locked = str(failed) if isinstance(failed.cause, VolumeLocked) else None
             if isinstance(failed.cause, VolumeLocked):
                 raise failed.cause from None
         else:
-            self._opened = True
-            self._freshness.resume(self._volume.ages)
+            self._opened, self.locked = True, None
+            self._freshness.resume(self._volume.record, self._volume.shown_since)
             self.content.resume_rollback()
             self._intake.remember(self._volume.record.filled)
 
@@ -97,6 +110,16 @@ class Pipeline:
         """Make `run` return once the step in hand has ended; what is owed stays owed in the record."""
         self._stopping = True
         self._mailbox.nudge()
+
+    @property
+    def stopping(self) -> bool:
+        """Return whether it was asked to stop."""
+        return self._stopping
+
+    @property
+    def is_asking(self) -> bool:
+        """Return whether a target was asked to reload, or is being verified, and has not said yes or no."""
+        return self.delivery.is_asking
 
     def ask(self, wish: Wish) -> "Future[str]":
         """Have something done by hand; the answer tells a person what was, or is NotPossible."""
@@ -113,9 +136,9 @@ class Pipeline:
         """Run cycles until `stop`."""
         self._parts.turnstile.enter(self._plan.name)
         while not self._stopping:
-            self.due = self._clock.now() + CYCLE_LIMIT + self._check_timeout()
+            self.due = self._clock.awake() + CYCLE_LIMIT + self._check_timeout()
             look_at = self._guarded_cycle()
-            self.due = look_at + CYCLE_LIMIT
+            self.due = look_at - self._clock.suspended() + CYCLE_LIMIT
             self._mailbox.wait(look_at - self._clock.now(), self._parts.target.descriptors())
         self.close()
 
@@ -127,6 +150,8 @@ class Pipeline:
             if self._opened and self._publish(snapshot):
                 break
             self._mailbox.wait(UNSETTLED_LOOK)
+        if self._opened and self._verdict().wants_fallback:
+            self.content.publish_fallback(self._mailbox.take())
         refused = self.content.rejected or self.content.unwritable
         return self.report().ready and self._volume.published is not None and refused is None
 
@@ -148,7 +173,7 @@ class Pipeline:
         """Write down how old everything is, and free the volume and the target."""
         if self._opened:
             with suppress(VolumeError):
-                self._volume.remember_ages(self._freshness.known_current(self._mailbox.take()))
+                self._remember_ages()
         self._parts.turnstile.leave(self._plan.name)
         self._parts.target.close()
         self._volume.close()
@@ -162,14 +187,13 @@ class Pipeline:
         if not self._has_turn():
             self.report()
             return min(self._resync_at, self._clock.now() + UNSETTLED_LOOK)
+        self._close_or_open(snapshot)
         if self._ready_to_publish():
             self.hand.obey()
         elif not self._opened:
             self.hand.turn_down("its volume cannot be used now; `reloader status` tells why")
         if self._ready_to_publish():
-            taken = self.content.converge(snapshot, last_reload=self._last_reload(), under_way=self.delivery.under_way)
-            if taken:
-                self._mailbox.taken(snapshot)
+            self._converge(snapshot)
         if self._opened:
             self.content.follow(snapshot)
         if self._may_deliver():
@@ -181,6 +205,37 @@ class Pipeline:
         if waited and not self.delivery.busy:
             return self._clock.now()  # what came meanwhile was not looked at, and its wake-up is used up
         return self._next_look(known)
+
+    def _close_or_open(self, snapshot: Snapshot) -> None:
+        """Do what the failure table says of closed pipelines; what an earlier run left has until the grace is over to prove current."""
+        heard = all(standing.reading or standing.failure for standing in snapshot.standings.values())
+        self._closing.converge(self._verdict(), heard=heard or self._over())
+
+    def _converge(self, snapshot: Snapshot) -> None:
+        """Publish what the sources say; or the fallback, where it is time for that."""
+        judged = self._verdict()
+        if judged.may_publish and self.content.converge(snapshot, last_reload=self._last_reload(), under_way=self.delivery.under_way):
+            self._mailbox.taken(snapshot)
+        if judged.wants_fallback and self._volume.published is None:
+            self.content.publish_fallback(snapshot)
+
+    def _verdict(self) -> Verdict:
+        return verdict(facts(self._view()))
+
+    def _view(self) -> View:
+        """Return all that is known now."""
+        return View(
+            self._plan,
+            self._mailbox.take(),
+            self._volume,
+            self._opened,
+            self.content,
+            self.delivery,
+            self._freshness,
+            self._closing.in_effect,
+            now=self._clock.now(),
+            started=self._started,
+        )
 
     def _note_filled(self) -> None:
         """Remember which sources had items, once the snapshot is taken and before a set is published that was made of it."""
@@ -244,18 +299,7 @@ class Pipeline:
 
     def report(self) -> PipelineReport:
         """Put down how the pipeline fares."""
-        now = self._clock.now()
-        view = View(
-            self._plan,
-            self._mailbox.take(),
-            self._volume,
-            self._opened,
-            self.content,
-            self.delivery,
-            self._freshness,
-            now=now,
-            started=self._started,
-        )
+        view = self._view()
         made = report(view, verdict(facts(view)))
         self._parts.status.put(made)
         return made
@@ -266,7 +310,7 @@ class Pipeline:
             self._resync()
             return self.cycle()
         except Exception as error:
-            self._stages.failed("cycle", f"internal error: {type(error).__name__}", 0)
+            self._stages.failed("cycle", told(error), 0)
             log.debug("cycle", exc_info=True)
             return self._clock.now() + UNSETTLED_LOOK
 
@@ -284,7 +328,11 @@ class Pipeline:
         if self._opened:
             self._volume.sweep(now)
             with suppress(StageFailed), self._stages.stage("record", 0, quiet=True):
-                self._volume.remember_ages(self._freshness.known_current(self._mailbox.take()))
+                self._remember_ages()
+
+    def _remember_ages(self) -> None:
+        ages, current = self._freshness.noted(self._mailbox.take())
+        self._volume.remember(replace(self._volume.record, ages=ages, current=current))
 
     def _ready_to_publish(self) -> bool:
         return self._opened and not self.delivery.busy
@@ -298,6 +346,7 @@ class Pipeline:
     def _next_look(self, known: PipelineReport) -> float:
         now = self._clock.now()
         wanted = [self._resync_at, self._intake.look_at, self.content.look_at if self._ready_to_publish() else inf, self.delivery.look_at]
+        wanted.append(self._closing.look_at)
         ends = [end for source in known.sources for end in (source.current_until, source.expires) if end is not None]
         if known.degraded or any(not source.up for source in known.sources) or any(end <= now for end in ends):
             wanted.append(now + UNSETTLED_LOOK)

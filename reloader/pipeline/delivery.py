@@ -99,7 +99,12 @@ class Delivery:
     def under_way(self) -> bool:
         """Return whether somebody was given what is published, or is about to be, and has not said yes or no."""
         waits = self._handover.published is not None and self._world.clock.now() < self._handover.ask_at
-        return waits or bool(self._handover.under)
+        return waits or self.is_asking
+
+    @property
+    def is_asking(self) -> bool:
+        """Return whether somebody was given what is published, and has not said yes or no."""
+        return bool(self._handover.under)
 
     @property
     def number(self) -> int:
@@ -110,6 +115,7 @@ class Delivery:
         """Go one step: find the target, ask it, or judge whether it did."""
         published = self._volume.published
         if published is None:
+            self._forget()
             return
         if published != self._handover.published:
             self._begin(published)
@@ -130,6 +136,11 @@ class Delivery:
     def give_up(self, reason: str) -> None:
         """Take note that there is nothing to go back to: what is published stays, and stays owed."""
         self.state, self.reason = State.FAILED, reason
+
+    def _forget(self) -> None:
+        """Nothing is published, so nothing is owed, and nobody is asked whether it was taken."""
+        self._handover, self._failures = _Handover(), 0
+        self.look_at, self.trouble, self.reason, self.refusal = inf, None, "", None
 
     def _begin(self, published: Published) -> None:
         """Turn to another generation; what was held against the one before no longer counts."""

@@ -86,7 +86,7 @@ class Intake:
             self._log(name, outcome)
         for name, outcome in taken.items():
             if isinstance(outcome, Failure):
-                self._metrics.count("source_errors", self._pipeline, source=_label(name), reason=outcome.kind.value)
+                self._metrics.count("source_errors", self._pipeline, source=name, reason=outcome.kind.value)
         self._mailbox.put(taken)
 
     def _log(self, name: str, outcome: Outcome) -> None:
@@ -109,11 +109,6 @@ def interpreted(outcome: Outcome, source: Source, parser: str | None) -> Outcome
     """Return what an outcome means to a source, parsed as its `parse` says."""
     meant = outcome if isinstance(outcome, Failure) else source.interpret(outcome)
     return meant if parser is None or isinstance(meant, Failure) else _parsed(meant, parser)
-
-
-def _label(name: str) -> str:
-    """Return a label for a source's name; a template directory is one, whichever path it has."""
-    return "templates" if name.startswith("/") else name
 
 
 def _parsed(reading: Reading, parser: str) -> Outcome:

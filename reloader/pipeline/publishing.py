@@ -6,6 +6,7 @@ from pathlib import Path
 from reloader.check import Checker, CheckRefused
 from reloader.fileset import Rendered
 from reloader.mask import Mask
+from reloader.pipeline.changes import Changes
 from reloader.pipeline.stages import StageFailed, Stages
 from reloader.plan import Pipeline as Plan, Volume as VolumePlan
 from reloader.snapshot import Snapshot
@@ -23,8 +24,11 @@ class Publishing:
         self._metrics = metrics
         self._world = world
         self._checker = _checker(plan.volume, world)
+        self.changes = Changes(world.clock)
 
-    def publish(self, volume: Volume, number: int, rendered: Rendered, fingerprint: str, snapshot: Snapshot, *, again: bool) -> None:
+    def publish(
+        self, volume: Volume, number: int, rendered: Rendered, fingerprint: str, snapshot: Snapshot, *, again: bool, fallback: bool = False
+    ) -> None:
         """Stage a set, check it, and let readers see it; `again` says that it was refused before, which is counted and told once.
 
         Raises:
@@ -32,12 +36,12 @@ class Publishing:
 
         """
         with self._stages.stage("stage", number, quiet=True):
-            staged = volume.stage(number, rendered, fingerprint, self._expires(snapshot))
+            staged = volume.stage(number, rendered, fingerprint, None if fallback else self._expires(snapshot), fallback=fallback)
         try:
             if self._checker is not None:
                 with self._stages.stage("check", number, again=again):
                     self._check(self._checker, staged, rendered, volume, snapshot)
-            with self._stages.stage("publish", number):
+            with self._stages.stage("publish", number), self.changes.publishing(volume, number):
                 volume.publish(number)
         except StageFailed:
             volume.discard(number)
@@ -50,7 +54,7 @@ class Publishing:
             StageFailed: the volume cannot be written.
 
         """
-        with self._stages.stage("rollback", number):
+        with self._stages.stage("rollback", number), self.changes.publishing(volume, number):
             volume.publish(number)
         self._metrics.count("rollbacks", self._plan.name)
 
@@ -66,13 +70,23 @@ class Publishing:
             return False
         if volume.record.rolled_back is not None:  # the target refused what a person held; before the publish, so that a crash keeps it
             volume.note_record(replace(volume.record, rolled_back=target))
-        with self._stages.stage("rollback", target or 0):
+        with self._stages.stage("rollback", target or 0), self.changes.publishing(volume, target):
             if target is None:
                 volume.withdraw()
             else:
                 volume.publish(target)
         self._metrics.count("rollbacks", self._plan.name)
         return True
+
+    def withdraw(self, volume: Volume) -> None:
+        """Let readers see nothing, because the pipeline closed.
+
+        Raises:
+            StageFailed: the volume cannot be written.
+
+        """
+        with self._stages.stage("withdraw", 0):
+            volume.withdraw(closed=True)
 
     def _check(self, checker: Checker, staged: Path, rendered: Rendered, volume: Volume, snapshot: Snapshot) -> None:
         try:
@@ -94,4 +108,5 @@ def _checker(volume: VolumePlan | None, world: World) -> Checker | None:
 
 def mask_of(snapshot: Snapshot) -> Mask:
     """Return what hides every secret of the snapshot from a person."""
-    return Mask({name: standing.reading for name, standing in snapshot.standings.items() if standing.reading is not None})
+    readings = (standing.reading for standing in snapshot.standings.values())
+    return Mask(reading.value for reading in readings if reading is not None and reading.secret)

@@ -43,6 +43,7 @@ def between_keys(document: Document, tree: Tree) -> Iterator[Problem]:
     yield from _ages(document, tree)
     yield from _durations(document)
     yield from _verify(document, tree)
+    yield from _failure(document)
     yield from _listen(document)
     yield from _state(document)
 
@@ -194,6 +195,36 @@ def _verify(document: Document, tree: Tree) -> Iterator[Problem]:
         if verify.tls != plan.Tls():
             yield ("target", "verify", "tls"), "expected only beside http, whose server it is about"
     yield from ((("target", "verify", *key.split(".")), message) for key, message in verify.tls.mistakes(verify.http))
+
+
+def _failure(document: Document) -> Iterator[Problem]:
+    """Yield what cannot be done when the pipeline closes, and what cannot be published at first."""
+    failure, volume = document.failure, document.volume
+    if failure.fallback is not None:
+        if volume is None:
+            yield ("failure", "fallback"), "expected only with a volume, to which it is published"
+        elif PurePath(failure.fallback).is_relative_to(volume.path):
+            yield ("failure", "fallback"), "expected a directory of its own, not one within volume.path"
+    names = [plan.closing_name(action) for action in failure.when_closed]
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            yield ("failure", "when_closed", position), f"{name} is there twice"
+        elif message := _impossible(name, names, document):
+            yield ("failure", "when_closed", position), message
+
+
+def _impossible(action: str, actions: Sequence[str], document: Document) -> str:
+    """Return why closing cannot do this here; nothing where it can."""
+    volume, target = document.volume, document.target
+    if action == "withdraw" and volume is None:
+        return "expected only with a volume, from which what is published is taken away"
+    if action == "withdraw" and volume is not None and volume.in_place:
+        return "expected only without volume.in_place: files that are mounted one by one cannot be taken away at once"
+    if action == "stop_target" and "withdraw" not in actions:
+        return "expected beside withdraw: a target that is started again would run on what is published"
+    if action == "stop_target" and target is not None and target.kind not in ("process", "exec"):
+        return "expected only for a target of kind process or exec"
+    return ""
 
 
 def _listen(document: Document) -> Iterator[Problem]:

@@ -130,6 +130,20 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class Stops(Protocol):
+    """What a target has beside that if it can be told to end."""
+
+    def stop(self, instance: Instance, signal: int) -> None:
+        """Send it a signal that ends it, whether it is ready for one or not.
+
+        Raises:
+            Held: it may not be signalled, or has ended.
+
+        """
+        ...
+
+
+@runtime_checkable
 class Runs(Protocol):
     """What a target has beside that if this process itself runs it (`World.service`).
 

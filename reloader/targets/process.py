@@ -91,6 +91,16 @@ class Target:
             self._not_permitted(taken)
         return verification
 
+    def stop(self, instance: Instance, signal: int) -> None:
+        """Send it a signal that ends it, whether it is ready for one or not."""
+        taken = self._taken_as(instance)
+        try:
+            self._world.processes.signal(taken.life.grip, signal)
+        except ProcessLookupError:
+            raise _gone(instance) from None
+        except PermissionError:
+            self._not_permitted(taken)
+
     def verify(self, instance: Instance) -> Verification:
         """Return what will prove that it runs since its start, or that it has workers, or says that it is well."""
         life, within = self._taken_as(instance).life, self._verify.within

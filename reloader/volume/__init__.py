@@ -98,9 +98,13 @@ class Volume:
         return self._published
 
     @property
-    def ages(self) -> Mapping[str, float]:
-        """Return when each source was last known to be current, in seconds since the epoch, as far as it is remembered."""
-        return self.record.ages
+    def shown_since(self) -> float | None:
+        """Return the latest time, on the boot clock, at which what is published can have been staged; None where nothing is."""
+        published = self.published
+        try:
+            return None if published is None else self._world.clock.dated(self.directory(published.number).stat().st_mtime)
+        except OSError:
+            return None
 
     @property
     def last_confirmed(self) -> int | None:
@@ -148,7 +152,7 @@ class Volume:
         root = Path(self._plan.target_path) if self._plan.target_path else self.path
         return str(root / layout.generation_name(number))
 
-    def stage(self, number: int, rendered: Rendered, fingerprint: str, expires: float | None = None) -> Path:
+    def stage(self, number: int, rendered: Rendered, fingerprint: str, expires: float | None = None, *, fallback: bool = False) -> Path:
         """Write a whole set into its final directory, unseen by readers, and remember its fingerprint; return the directory.
 
         Raises:
@@ -164,7 +168,8 @@ class Volume:
             self.record = replace(self.record, last=max(before, number))
             try:
                 write_set(self.directory(number), rendered, self._plan.dir_mode, self._world.disk)
-                self.record = self.record.stage(number, fingerprint, expires, earliest_end(file.data for file in rendered.values()))
+                certified = earliest_end(file.data for file in rendered.values())
+                self.record = self.record.stage(number, fingerprint, expires=expires, certified=certified, fallback=fallback)
                 self._home.save(self.record)
             except BaseException:
                 self.discard(number)
@@ -218,32 +223,27 @@ class Volume:
         """Remember that the target was given something else than what it confirmed last; see `confirm`."""
         self._try_remembering(self.record.doubt())
 
-    def withdraw(self) -> None:
-        """Let readers see nothing: the link moves to an empty generation, and all others are removed.
+    def withdraw(self, *, closed: bool = False) -> None:
+        """Let readers see nothing: the link moves to an empty generation, and all others are removed; `closed` is for the record.
 
         Raises:
             VolumeError: it cannot be done now.
 
         """
-        number, before = self.next_number(), self.record.withdrawn
-        self.record = replace(self.record, withdrawn=number)  # written with the stage, so that a crash after the switch knows what it sees
+        published, before = self.published, self.record
+        if closed and published is not None:  # what a person holds goes too; and on a full volume there is room only after a removal
+            self._forget([number for number in before.generations if number != published.number])
+        number = self.next_number()
+        # Written with the stage, so that a crash after the switch knows what it sees.
+        self.record = replace(self.record, withdrawn=number, closed=closed, rolled_back=None if closed else before.rolled_back)
         try:
             self.stage(number, {}, "")
-        except VolumeError:
-            self.record = replace(self.record, withdrawn=before)  # the number may be another set's
+        except VolumeError:  # the number may be another set's
+            self.record = replace(self.record, withdrawn=before.withdrawn, closed=before.closed, rolled_back=before.rolled_back)
             raise
         self.publish(number)
         self._try_remembering(self.record.without([other for other in self.record.generations if other != number]))
         self._try_tidying()
-
-    def remember_ages(self, ages: Mapping[str, float]) -> None:
-        """Remember when each source was last known to be current, in seconds since the epoch.
-
-        Raises:
-            VolumeError: the record cannot be written now.
-
-        """
-        self.remember(replace(self.record, ages=dict(ages)))
 
     def remember(self, record: Record) -> None:
         """Take `record`, and write it if it differs from what is written.

@@ -3,7 +3,6 @@
 import logging
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +61,11 @@ class Mounted:
         if self._home is not None:
             self._home.close()
 
+    def inherit(self, before: "Mounted") -> None:
+        """Go on from what another one knew of the same pipeline, where no file remembers it; before `open`."""
+        if self._home is None:
+            self._key, self.record, self.published = before._key, before.record, before.published
+
     def fingerprint(self, values: Mapping[str, Any]) -> str:
         """Return the keyed fingerprint of plain data."""
         return fingerprints.of_value(self._key, values)
@@ -117,14 +121,9 @@ class Mounted:
         confirmed = self.record.confirmed
         return confirmed is not None and confirmed.number == number and instance in confirmed.instances
 
-    def remember_ages(self, ages: Mapping[str, float]) -> None:
-        """Remember when each source was last known to be current, in seconds since the epoch."""
-        self.note_record(replace(self.record, ages=dict(ages)))
-
     @property
-    def ages(self) -> Mapping[str, float]:
-        """Return when each source was last known to be current, in seconds since the epoch, as far as it is remembered."""
-        return self.record.ages
+    def shown_since(self) -> None:
+        """Return None: when that was mounted which no record tells of, nobody knows."""
 
     @property
     def last_confirmed(self) -> int | None:
@@ -137,6 +136,10 @@ class Mounted:
 
     def sweep(self, now: float) -> None:
         """Keep nothing, sweep nothing."""
+
+    def remember(self, record: Record) -> None:
+        """Take a record, as `note_record` does."""
+        self.note_record(record)
 
     def _resume(self, home: Home) -> None:
         record = home.load()

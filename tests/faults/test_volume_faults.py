@@ -1,5 +1,6 @@
 """A volume that fails, fills up, is replaced, or is shared with others: what is published stays whole, and a retry works."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -102,10 +103,10 @@ def test_a_confirmation_that_cannot_be_written_is_kept_and_written_later(tmp_pat
     assert volume.confirmed_by(number, {"pid": 1})
     assert "the volume is full" in (volume.unsaved or "")
     with pytest.raises(VolumeError, match="the volume is full"):
-        volume.remember_ages({})
+        volume.remember(dataclasses.replace(volume.record, ages={"routes": 5.0}))
 
     broken = False
-    volume.remember_ages({})
+    volume.remember(dataclasses.replace(volume.record, ages={"routes": 5.0}))
     assert volume.unsaved is None
     volume.close()
     volume.open()

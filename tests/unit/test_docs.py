@@ -189,6 +189,9 @@ SITUATIONS = {
     "at the start, nothing is published yet, within `startup_grace`": ["starting, nothing ever published, within startup_grace"],
     "the same, `startup_grace` is over": ["the same, grace over"],
     "the same, because a check or the target refused the first set of all": ["the same, the first set was refused"],
+    "`failure.fallback` is published, because nothing else ever was": ["the fallback is published"],
+    "the same, and a check or the target refused the first set of all": ["the fallback is published, the first set was refused"],
+    "it closed before and withdrew what was published, and nothing good came since": ["closed before, nothing published since"],
     "at the start, a set of an earlier run is there, its sources younger than `max_staleness`": [
         "starting, a young generation is there from an earlier run"
     ],
@@ -216,7 +219,8 @@ SITUATIONS = {
     ],
     "a person put an earlier generation back": ["a person put an earlier generation back"],
     "at the start, the volume is read-only, or its record cannot be read, as after a change of the UID; what is published stays": [
-        "the record on the volume cannot be read"
+        "the record on the volume cannot be read",
+        "the same, for max_staleness",
     ],
     "the target does not run": ["target absent"],
     "a reload is under way": ["reload owed, nothing wrong"],
@@ -267,6 +271,7 @@ REPORT = PipelineReport(
     mode="open",
     last_reload_successful=True,
     last_success=1.0,
+    certified=2.0,
     sources=(SourceReport(name="a", kind="files", up=True, current_until=0.0, expires=1.0),),
 )
 

@@ -5,6 +5,7 @@ from math import inf
 
 import pytest
 
+from reloader import policy
 from reloader.policy import Delivery, Effect, Facts, SourceFacts, verdict
 
 SOURCE = SourceFacts(name="routes", mode="open", age=0.0, max_staleness=600.0)
@@ -57,6 +58,18 @@ TABLE = {
         Effect.NOT_READY,
         Effect.NOT_READY,
     ),
+    "the same, for max_staleness": (
+        replace(GOOD, volume_taken=False, unwritable="it belongs to another user", unwritable_for=600.1),
+        Effect.NOT_READY,
+        Effect.CLOSED,
+    ),
+    "the fallback is published": (replace(GOOD, fallback=True, fallback_published=True), Effect.DEGRADED, Effect.CLOSED),
+    "the fallback is published, the first set was refused": (
+        replace(GOOD, fallback=True, fallback_published=True, first_refused="check: no"),
+        Effect.NOT_READY,
+        Effect.CLOSED,
+    ),
+    "closed before, nothing published since": (replace(NOTHING, withdrawn=True), Effect.NOT_READY, Effect.CLOSED),
     "content rejected, waiting": (replace(GOOD, rejected="no", rejected_for=600.0), Effect.DEGRADED, Effect.DEGRADED),
     "content rejected, waited max_staleness": (replace(GOOD, rejected="no", rejected_for=600.1), Effect.DEGRADED, Effect.CLOSED),
     "volume cannot be written, waiting": (replace(GOOD, unwritable="full", unwritable_for=600.0), Effect.DEGRADED, Effect.DEGRADED),
@@ -106,6 +119,32 @@ def test_ready_and_started_are_what_the_effect_says(row):
         said = verdict(in_mode(facts, mode))
 
         assert (said.effect < Effect.NOT_READY) == said.ready == said.started
+
+
+def test_every_row_of_the_policy_is_held_by_a_row_here(monkeypatch):
+    """Whatever one changes in one of them, a row here fails: another effect in either column, or a situation that is not seen."""
+    unnoticed = [name for name, mutated in mutations() if (monkeypatch.setattr(policy, "TABLE", mutated), mismatches() == [])[1]]
+    monkeypatch.undo()
+
+    assert unnoticed == []
+    assert mismatches() == []
+
+
+def mutations():
+    """Yield the policy's table with one thing in it changed, and what that is."""
+    table = policy.TABLE
+    for position, row in enumerate(table):
+        changed = [("unseen", replace(row, cases=lambda _facts: ()))]
+        for column in ("open", "closed"):
+            changed += [
+                (f"{column} {effect.name}", replace(row, **{column: effect})) for effect in Effect if effect != getattr(row, column)
+            ]
+        yield from ((f"{row.situation}: {name}", (*table[:position], other, *table[position + 1 :])) for name, other in changed)
+
+
+def mismatches() -> list[str]:
+    """Return the rows here that the policy does not hold."""
+    return [row for row, (facts, *told) in TABLE.items() if [verdict(in_mode(facts, mode)).effect for mode in ("open", "closed")] != told]
 
 
 def test_a_source_has_a_mode_of_its_own():

@@ -270,8 +270,9 @@ class TestTrees:
         name = unique()
         child = start.target(name)
         os.kill(child.pid, 9)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
-        eventually(lambda: trouble(targets(name=name)) is Trouble.ABSENT)
+        assert trouble(targets(name=name)) is Trouble.ABSENT
 
 
 class TestSeveral:

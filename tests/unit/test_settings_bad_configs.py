@@ -70,7 +70,7 @@ target:
   ready: {http: 'http://a', tcp: 'a:1', file: /a}
   verify: {alive: true, workers: true, http: 'http://a', status: 200, body: a, json: {a: a}, command: [a], within: 1s}
 timing: {settle: 1s, settle_max: 1s, min_interval: 1s, splay: 1s, resync: 1s}
-failure: {mode: open, startup_grace: 1s, max_staleness: 1s, when_closed: [not_ready]}
+failure: {mode: open, startup_grace: 1s, max_staleness: 1s, fallback: /a, when_closed: [not_ready, withdraw, {stop_target: QUIT}, exit]}
 server: {listen: "[::]:9533", details: all}
 log: {level: info, format: json}
 """

@@ -100,7 +100,7 @@ def test_a_variable_makes_no_volume(load):
         ("RELOADER_TIMING__SETTLE", "CANARY", "expected a duration such as 200ms, 5s, 1m30s or 10m"),
         ("RELOADER_FAILURE__MODE", "CANARY", "expected one of: open, closed"),
         ("RELOADER_FAILURE__WHEN_CLOSED", "CANARY", "expected a list such as [a, b] or a mapping such as {a: b}"),
-        ("RELOADER_FAILURE__WHEN_CLOSED", "[CANARY]", "expected one of: not_ready"),
+        ("RELOADER_FAILURE__WHEN_CLOSED", "[CANARY]", "expected one of: not_ready, withdraw, stop_target, exit, {stop_target: QUIT}"),
         ("RELOADER_VOLUME__CHECK", "{comand: [CANARY]}", "unknown key 'comand'; did you mean 'command'?"),
         ("RELOADER_VAULT__AUTH__TOKEN", "", "expected a text that is not empty"),
         ("RELOADER_VAULT__ADDRESS", "CANARY", "expected an address such as https://vault:8200"),

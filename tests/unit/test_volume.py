@@ -200,7 +200,7 @@ def test_fingerprints_tell_sets_apart_and_are_keyed(volume: Volume, tmp_path: Pa
 def test_the_next_run_knows_what_is_published_and_confirmed(volume: Volume) -> None:
     number = publish(volume, OLD)
     volume.confirm(number, [ME])
-    volume.remember_ages({"routes": 5.0})
+    volume.remember(dataclasses.replace(volume.record, ages={"routes": 5.0}, current={"routes": 2.0}))
     published = volume.published
     again = reopened(volume)
 
@@ -210,7 +210,7 @@ def test_the_next_run_knows_what_is_published_and_confirmed(volume: Volume) -> N
     assert not again.confirmed_by(number, {**ME, "pid": 2})
     assert not again.confirmed_by(number + 1, ME)
     assert again.last_confirmed == number
-    assert again.ages == {"routes": 5.0}
+    assert (again.record.ages, again.record.current) == ({"routes": 5.0}, {"routes": 2.0})
 
 
 def test_an_unchanged_record_is_not_written_again(volume: Volume) -> None:
