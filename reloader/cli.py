@@ -12,7 +12,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
-from reloader import __version__, by_hand, control, logs, settings
+from reloader import __version__, by_hand, control, logs, privacy, settings
 from reloader.advice import advice, delays
 from reloader.once import once
 from reloader.online import online
@@ -49,6 +49,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         supervisor = Supervisor(plan, files, lambda: _plan(options)[0], World())
     except OSError as error:
+    privacy.tell()
+    places = settings.places(options.files, options.watch, os.environ)
         print(f"reloader: cannot listen on {plan.server.listen}: {error.strerror}; set server.listen, or off for none", file=sys.stderr)
         return FAILED
     return supervisor.run()

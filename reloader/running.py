@@ -59,6 +59,7 @@ class Running:
         parsed = {name: (source, plan.sources[name].parse) for name, source in self._sources.items()}
         rules = {name: rules_of(plan.sources[name].settings, source.read) for name, source in self._sources.items()}
         guards = {name: Guard(each) for name, each in rules.items() if each is not None}
+        world.children.withhold(name for each in plan.sources.values() if each.kind == "env" for name in each.settings.names)
         self._intake = Intake(plan.name, parsed, self.mailbox, shared.metrics, guards)
         volume = (
             _volume(plan.volume, world) if plan.volume else Mounted(world, record_home(shared.state, plan.name) if shared.state else None)

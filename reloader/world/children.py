@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, cast
 
@@ -17,6 +18,18 @@ LOOK = 0.05
 """Seconds until it is seen that a child ended whose output somebody else holds open; any other's end is seen at once."""
 
 _CHUNK = 65536
+
+_CREDENTIALS = re.compile(r"VAULT_TOKEN|CONSUL_HTTP_TOKEN|CONSUL_HTTP_AUTH|RELOADER_\w+__\w+")
+"""Variables in which we are told who we are somewhere; any key of the configuration may be a `RELOADER_*__*`, also one with a secret."""
+_EXPORTER = re.compile(r"OTEL_EXPORTER_OTLP_(\w+_)?HEADERS")
+"""What opens the door of a collector of traces; a program that we run for long may have traces of its own."""
+_ORDINARY = re.compile(r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TMPDIR|TZ|LANG|LANGUAGE|LC_\w+")
+"""What programs need to work at all."""
+
+
+def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without what opens doors to us and is of no use to others."""
+    return {name: value for name, value in environ.items() if not _CREDENTIALS.fullmatch(name)}
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class Children:
     """Starts children, each in a process group of its own; `stop` ends them from another thread."""
 
     def __init__(self) -> None:
+        self._withheld: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._running: set[int] = set()
         self._ours: set[int] = set()
@@ -45,8 +59,12 @@ class Children:
             for pid in self._running:
                 _kill_group(pid)
 
+    def withhold(self, names: Iterable[str]) -> None:
+        """Give no command these variables from now on: they are values for files, and secret as any source's."""
+        self._withheld |= {name for name in names if not _ORDINARY.fullmatch(name)}
+
     def run(self, argv: Sequence[str], *, timeout: float) -> Ended:
-        """Run a command to its end, or kill its process group when `timeout` seconds are over.
+        """Run a command to its end, or kill its process group when `timeout` seconds are over; it gets no secret by its environment.
 
         Raises:
             OSError: it could not be started (no such program, no permission).
@@ -54,7 +72,12 @@ class Children:
         """
         with self.forking() as ours:
             child = subprocess.Popen(  # noqa: S603 - the operator's own command
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+                argv,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
             ours.add(child.pid)
         output = bytearray()
@@ -84,6 +107,10 @@ class Children:
                     return False
                 os.waitpid(ended.si_pid, os.WNOHANG)
         return True
+
+    def _environment(self) -> dict[str, str]:
+        passed_on = without_credentials(os.environ)
+        return {name: value for name, value in passed_on.items() if name not in self._withheld and not _EXPORTER.fullmatch(name)}
 
     @contextlib.contextmanager
     def _noted(self, pid: int) -> Iterator[None]:

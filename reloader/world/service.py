@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 
-from reloader.world.children import Children
+from reloader.world.children import Children, without_credentials
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """The statuses with which shells and container engines say that a program cannot be started."""
@@ -49,7 +49,8 @@ class Service:
                 return
             try:
                 with children.forking() as ours:
-                    self._process = subprocess.Popen(argv, start_new_session=True)  # noqa: S603 - the operator's own command
+                    environment = without_credentials(os.environ)
+                    self._process = subprocess.Popen(argv, env=environment, start_new_session=True)  # noqa: S603 - the operator's own command
                     ours.add(self._process.pid)
             except OSError as error:
                 self.failure = f"{argv[0]} cannot be started: {error.strerror}"
