@@ -100,6 +100,8 @@ class PipelineReport:
     """What of `when_closed` is in effect."""
     certified: float | None = None
     """When the first certificate of the published set ends, by the wall clock."""
+    certified_from: float | None = None
+    """When that certificate began to be valid."""
     events: tuple[Event, ...] = ()
     """The last ten, newest first."""
     change: Change | None = None
@@ -149,13 +151,15 @@ class Status:
 
 def document(status: Status, version: str) -> dict[str, Any]:
     """Return what `/status` answers with, as plain data; its schema is docs/status.schema.json."""
-    now = status.clock.now()
+    now, wall = status.clock.now(), status.clock.wall()
     return {
         "schema": SCHEMA_VERSION,
         "version": version,
+        "at": round(wall, 3),
         "ready": status.ready,
+        "stuck": list(status.alive()),
         "configuration": {"successful": status.config_successful, "mistakes": list(status.config_mistakes)},
-        "pipelines": [_pipeline(report, now, status.clock.wall()) for report in status.reports.values()],
+        "pipelines": [_pipeline(report, now, wall) for report in status.reports.values()],
     }
 
 

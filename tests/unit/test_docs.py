@@ -272,6 +272,7 @@ REPORT = PipelineReport(
     last_reload_successful=True,
     last_success=1.0,
     certified=2.0,
+    certified_from=1.0,
     sources=(SourceReport(name="a", kind="files", up=True, current_until=0.0, expires=1.0),),
 )
 
@@ -288,7 +289,7 @@ def test_every_endpoint_is_in_the_reference(status: Status):
     paths = [row[0].strip("`") for row in rows(section("docs/reference.md", "Endpoints"))]
 
     assert [path for path in paths if endpoints.answer(path.replace("NAME", "web"), "127.0.0.1").status != 200] == []
-    there_are = endpoints.answer("/", "127.0.0.1").body.decode().partition("there are ")[2].strip()
+    there_are = endpoints.answer("/nothing", "127.0.0.1").body.decode().partition("there are ")[2].strip()
     assert set(paths) == {*there_are.split(", "), "/readyz/NAME"}
 
 

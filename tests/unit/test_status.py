@@ -16,6 +16,7 @@ from reloader import logs
 from reloader.plan import Log
 from reloader.status import Metrics, PipelineReport, SourceReport, Status, TargetReport, document
 from reloader.world.clock import Clock
+from tests.unit.reports import EVERY, document_of
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "status.schema.json").read_text())
 
@@ -72,6 +73,15 @@ def samples(status: Status) -> dict[tuple, float]:
 
 def test_the_document_follows_its_published_schema(status):
     jsonschema.validate(document(status, "1.2.3"), SCHEMA)
+
+
+@pytest.mark.parametrize("report", EVERY, ids=lambda report: report.name)
+def test_the_document_follows_it_whatever_there_is_to_tell(report):
+    made = document_of(report, mistakes=("web.yaml:3:1: taget: unknown key",), stuck=("pipeline web",))
+
+    jsonschema.validate(made, SCHEMA)
+    assert jsonschema.validators.validator_for(SCHEMA).check_schema(SCHEMA) is None
+    json.dumps(made).encode("ascii")
 
 
 def test_the_document_of_a_process_that_only_starts_follows_it_too():
