@@ -1,13 +1,12 @@
 """How long certificates are valid."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 BEGIN, END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
-@dataclass(frozen=True)
-class Validity:
+class Validity(NamedTuple):
     """When a certificate begins and ends to be valid, in seconds since the epoch."""
 
     begins: float
@@ -36,6 +35,18 @@ def certificate_end(pem: str | bytes) -> float | None:
     return None if validity is None else validity.ends
 
 
-def earliest_end(files: Iterable[bytes]) -> float | None:
-    """Return when the first of these files' certificates ends to be valid, in seconds since the epoch; None where there is none."""
-    return min((end for end in map(certificate_end, files) if end is not None), default=None)
+def first_to_end(files: Iterable[str | bytes]) -> Validity | None:
+    """Return that of these files' certificates which ends first; None where there is none."""
+    return min((each for each in map(certificate_validity, files) if each is not None), key=lambda each: each.ends, default=None)
+
+
+def texts_in(value: Any) -> Iterator[str | bytes]:
+    """Yield every text in plain data, however deep."""
+    if isinstance(value, str | bytes):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from texts_in(each)
+    elif isinstance(value, Iterable):
+        for each in value:
+            yield from texts_in(each)

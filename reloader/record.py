@@ -33,6 +33,8 @@ class Generation:
     """When something that sources know of stops being valid (a lease), in seconds since the epoch; a renewal changes that."""
     certified: float | None = None
     """When the first of the certificates in its files ends, in seconds since the epoch."""
+    certified_from: float | None = None
+    """When that certificate began to be valid."""
     fallback: bool = False
     """Whether it is what the operator wants published while nothing else ever was."""
 
@@ -99,9 +101,11 @@ class Record:
     filled: Mapping[str, str] | None = field(default_factory=dict)
     """What was read of each source whose answer had items; None where a record does not say, though a set is published."""
 
-    def stage(self, number: int, fingerprint: str, **known: Any) -> "Record":
-        """Know a whole set that is not published yet, and of it what else a `Generation` has."""
-        generations = {**self.generations, number: Generation(fingerprint=fingerprint, **known)}
+    def stage(self, number: int, fingerprint: str, valid: tuple[float, float] | None = None, **known: Any) -> "Record":
+        """Know a whole set that is not published yet: from when until when its certificates are valid, and what else a `Generation` has."""
+        begins, ends = valid or (None, None)
+        staged = Generation(fingerprint=fingerprint, certified=ends, certified_from=begins, **known)
+        generations = {**self.generations, number: staged}
         return replace(self, last=max(self.last, number), generations=generations)
 
     def publish(self, number: int, at: float, wall: float) -> "Record":
@@ -257,5 +261,6 @@ def _generation(plain: Mapping[str, Any]) -> Generation:
         confirmed=bool(plain["confirmed"]),
         expires=None if plain["expires"] is None else float(plain["expires"]),
         certified=None if plain.get("certified") is None else float(plain["certified"]),
+        certified_from=None if plain.get("certified_from") is None else float(plain["certified_from"]),
         fallback=bool(plain.get("fallback")),
     )

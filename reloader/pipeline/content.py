@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
+from reloader.certificates import first_to_end, texts_in
 from reloader.check import CheckRefused
 from reloader.pipeline.fallback import fallback_files
 from reloader.pipeline.holding import Holding
@@ -295,7 +296,7 @@ class Content:
             return inf
         if isinstance(self._volume, Mounted):
             with self._stages.stage("publish", number):
-                self._volume.adopt(fingerprint, _changed(snapshot))
+                self._volume.adopt(fingerprint, _changed(snapshot), first_to_end(texts_in(values)))
         else:
             final = self._making.final(values, rendered, number)
             self._publishing.publish(self._volume, number, final, fingerprint, snapshot, again=self.was_refused(fingerprint))

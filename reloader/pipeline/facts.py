@@ -152,6 +152,7 @@ def report(view: View, verdict: Verdict) -> PipelineReport:
             trouble=delivery.trouble,
         ),
         certified=known.certified if known else None,
+        certified_from=known.certified_from if known else None,
         fallback=known is not None and known.fallback,
         closed_by=view.closed_by,
     )

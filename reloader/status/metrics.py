@@ -146,6 +146,11 @@ def _pipelines(reports: tuple[PipelineReport, ...]) -> Iterator[Metric]:
         "When the first certificate of the published set ends to be valid; absent where there is none.",
         lambda report: report.certified,
     )
+    yield gauge(
+        "reloader_certificate_not_before_timestamp_seconds",
+        "When that certificate began to be valid.",
+        lambda report: report.certified_from,
+    )
     yield _gauge(
         "reloader_generation",
         "The number of the generation that is wanted, published and confirmed; 0 for none.",

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reloader.certificates import earliest_end
+from reloader.certificates import first_to_end
 from reloader.fileset import Rendered
 from reloader.plan import Volume as Plan
 from reloader.record import Generation, Record
@@ -168,8 +168,8 @@ class Volume:
             self.record = replace(self.record, last=max(before, number))
             try:
                 write_set(self.directory(number), rendered, self._plan.dir_mode, self._world.disk)
-                certified = earliest_end(file.data for file in rendered.values())
-                self.record = self.record.stage(number, fingerprint, expires=expires, certified=certified, fallback=fallback)
+                valid = first_to_end(file.data for file in rendered.values())
+                self.record = self.record.stage(number, fingerprint, valid, expires=expires, fallback=fallback)
                 self._home.save(self.record)
             except BaseException:
                 self.discard(number)

@@ -74,11 +74,14 @@ class Mounted:
         """Return the number that the next content gets."""
         return self.record.last + 1
 
-    def adopt(self, fingerprint: str, changed: float | None) -> Published:
-        """Count this content as published when it changed (boot clock), or now where the source cannot tell."""
+    def adopt(self, fingerprint: str, changed: float | None, valid: tuple[float, float] | None = None) -> Published:
+        """Count this content as published when it changed (boot clock), or now where the source cannot tell.
+
+        `valid` tells from when until when its certificates are.
+        """
         number = self.next_number()
         self._recalled = False
-        known = self.record.stage(number, fingerprint).without([number - 1])
+        known = self.record.stage(number, fingerprint, valid).without([number - 1])
         return self._publish(known, number, fingerprint, changed)
 
     def meet_again(self, changed: float | None) -> None:

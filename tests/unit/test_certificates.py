@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reloader.certificates import Validity, certificate_end, certificate_validity, earliest_end
+from reloader.certificates import Validity, certificate_end, certificate_validity, first_to_end, texts_in
 from tests.servers.certificates import Authority
 
 LONG_LIVED = """\
@@ -53,11 +53,17 @@ def test_the_first_certificate_counts_whatever_is_around_it(tmp_path: Path, pem:
 
 
 def test_of_several_files_the_one_that_ends_first_counts(tmp_path: Path, pem: bytes) -> None:
-    """Of each the leaf; what is no certificate, or a broken one, has no end."""
+    """Of each the leaf, with its own beginning; what is no certificate, or a broken one, has no end."""
     later = Authority(tmp_path / "other").issue("other", days=9)[0].read_bytes()
-    assert earliest_end([b"", later, later + pem, BROKEN.encode()]) == certificate_end(later)
-    assert earliest_end([later, pem]) == certificate_end(pem)
-    assert earliest_end([b"plain", BROKEN.encode()]) is None
+    assert first_to_end([b"", later, later + pem, BROKEN.encode()]) == certificate_validity(later)
+    assert first_to_end([later, pem, LONG_LIVED]) == certificate_validity(pem)
+    assert first_to_end([b"plain", BROKEN.encode()]) is None
+
+
+def test_every_text_of_a_value_is_looked_at() -> None:
+    """What mounted directories, single files and servers say; numbers and the like are none."""
+    value = {"site": {"a": "x", "b": b"y"}, "file": "z", "web": [{"port": 1, "meta": {"c": "w"}}], "none": None, "flag": True}
+    assert list(texts_in(value)) == ["x", b"y", "z", "w"]
 
 
 @pytest.mark.parametrize("body", ["", "MIIB", "####", "canary"])
@@ -69,5 +75,5 @@ def test_what_is_none_has_no_end(body: str) -> None:
 
 def test_the_library_is_imported_only_for_a_certificate() -> None:
     """It takes 4 MiB, which a pipeline without certificates does not spend."""
-    code = "import sys, reloader.cli, reloader.certificates as c; c.earliest_end([b'x']); raise SystemExit('cryptography' in sys.modules)"
+    code = "import sys, reloader.cli, reloader.certificates as c; c.first_to_end([b'x']); raise SystemExit('cryptography' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -63,7 +63,11 @@ def metrics(status: Status) -> Metrics:
 def test_promtool_finds_nothing_to_say(status: Status, metrics: Metrics) -> None:
     """Of everything there is, with every label."""
     sources = (source("a", expires=1060.0),)
-    status.put(PipelineReport(name="web", mode="open", sources=sources, last_reload_successful=True, last_success=1.0, certified=2.0))
+    status.put(
+        PipelineReport(
+            name="web", mode="open", sources=sources, last_reload_successful=True, last_success=1.0, certified=2.0, certified_from=1.0
+        )
+    )
     metrics.introduce("web", ["a"])
     metrics.took("web", "render", 0.1)
     try:
@@ -108,11 +112,12 @@ def test_a_source_that_a_person_named_templates_spoils_no_scrape(status: Status,
 
 
 def test_the_end_of_a_lease_and_of_a_certificate_are_times_of_the_wall_clock(status: Status, metrics: Metrics) -> None:
-    status.put(PipelineReport(name="web", mode="open", sources=(source("tls", expires=1060.0),), certified=7_000.0))
+    status.put(PipelineReport(name="web", mode="open", sources=(source("tls", expires=1060.0),), certified=7_000.0, certified_from=3_000.0))
     status.put(PipelineReport(name="plain", mode="open"))
 
     assert values(metrics)[key("reloader_lease_expiry_timestamp_seconds", pipeline="web", source="tls")] == 5_060
     assert values(metrics)[key("reloader_certificate_expiry_timestamp_seconds", pipeline="web")] == 7_000
+    assert values(metrics)[key("reloader_certificate_not_before_timestamp_seconds", pipeline="web")] == 3_000
     assert key("reloader_certificate_expiry_timestamp_seconds", pipeline="plain") not in values(metrics)
 
 

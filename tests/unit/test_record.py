@@ -14,7 +14,7 @@ FULL = Record(
     generations={
         5: Generation(fingerprint="e", at=10.0, wall=100.0, confirmed=True),
         6: Generation(fingerprint="f", at=20.0, wall=110.0),
-        7: Generation(fingerprint="g", at=30.25, wall=120.0, expires=500.0, certified=400.5),
+        7: Generation(fingerprint="g", at=30.25, wall=120.0, expires=500.0, certified=400.5, certified_from=300.5),
     },
     confirmed=Confirmation(number=5, instances=({"pid": 4, "started": 0.1, "boot": "one"},)),
     ages={"routes": 99.5},
@@ -29,8 +29,9 @@ def test_a_record_is_read_back_as_it_was_written() -> None:
 def test_a_record_from_before_ends_of_certificates_were_known_is_read() -> None:
     plain = json.loads(FULL.to_json())
     for known in plain["generations"].values():
-        del known["certified"]
-    assert Record.from_json(json.dumps(plain).encode()).generations[7] == replace(FULL.generations[7], certified=None)
+        del known["certified"], known["certified_from"]
+    read = Record.from_json(json.dumps(plain).encode()).generations[7]
+    assert read == replace(FULL.generations[7], certified=None, certified_from=None)
 
 
 @pytest.mark.parametrize(
