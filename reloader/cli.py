@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -23,6 +24,7 @@ from reloader.volume import VolumeLocked, owners
 from reloader.volume.in_place import COST
 from reloader.volume.wish import NotPossible, Wish
 from reloader.world import World
+from reloader.world.signals import Signals
 from reloader.written import signal_name
 
 DONE, FAILED, MISCONFIGURED, LOCKED = 0, 1, 2, 3
@@ -43,14 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    plan, files = _plan(options)
-    _refuse_owners(plan)
+    signals = Signals()
+    signals.catch((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))  # what comes while it starts is obeyed once it runs
+    plan = _startable(options)
     logs.set_up(plan.log)
-    try:
-        supervisor = Supervisor(plan, files, lambda: _plan(options)[0], World())
-    except OSError as error:
     privacy.tell()
     places = settings.places(options.files, options.watch, os.environ)
+    try:
+        supervisor = Supervisor(plan, places, lambda: _startable(options), World(), signals)
+    except OSError as error:
         print(f"reloader: cannot listen on {plan.server.listen}: {error.strerror}; set server.listen, or off for none", file=sys.stderr)
         return FAILED
     return supervisor.run()
@@ -139,6 +142,18 @@ def _demo(_options: argparse.Namespace) -> int:
     from reloader.demo import demo  # noqa: PLC0415 - only for those who ask for it
 
     return DONE if demo(sys.stdout) else FAILED
+
+
+def _startable(options: argparse.Namespace) -> Plan:
+    """Return the plan, if it can run here.
+
+    Raises:
+        ConfigurationInvalid: it cannot, and why.
+
+    """
+    plan, _ = _plan(options)
+    _refuse_owners(plan)
+    return plan
 
 
 def _refuse_owners(plan: Plan) -> None:

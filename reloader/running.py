@@ -18,6 +18,7 @@ from reloader.render import Renderer
 from reloader.snapshot import Mailbox
 from reloader.state import record_home
 from reloader.status import Metrics, Status
+from reloader.traces import Take
 from reloader.volume import Mounted, Volume, wish
 from reloader.volume.in_place import InPlace
 from reloader.volume.layout import HOME
@@ -40,6 +41,10 @@ class Shared:
     """The directory of `state.path`."""
     wake: Callable[[], None] = lambda: None
     """Have the supervisor look: a pipeline got where it waits for it."""
+    leave: Callable[[], None] = lambda: None
+    """Have the process leave with status 1."""
+    trace: Take | None = None
+    """Takes each change of a pipeline when it has ended."""
 
 
 class Running:
@@ -54,12 +59,12 @@ class Running:
         self._leasing: dict[str, tuple[Leasing, Hashable]] = {}
         self._confirmed_at: Mapping[str, float] = {}
         self._templates = Renderer(plan.volume).template_directories if plan.volume else ()
+        world.children.withhold(name for each in plan.sources.values() if each.kind == "env" for name in each.settings.names)
         self._sources = {name: sources.make(each.kind, each.settings, plan.connections) for name, each in plan.sources.items()}
-        self.mailbox = Mailbox([*plan.sources, *self._templates])
+        self.mailbox = Mailbox(self.names)
         parsed = {name: (source, plan.sources[name].parse) for name, source in self._sources.items()}
         rules = {name: rules_of(plan.sources[name].settings, source.read) for name, source in self._sources.items()}
         guards = {name: Guard(each) for name, each in rules.items() if each is not None}
-        world.children.withhold(name for each in plan.sources.values() if each.kind == "env" for name in each.settings.names)
         self._intake = Intake(plan.name, parsed, self.mailbox, shared.metrics, guards)
         volume = (
             _volume(plan.volume, world) if plan.volume else Mounted(world, record_home(shared.state, plan.name) if shared.state else None)
@@ -67,13 +72,20 @@ class Running:
         target = targets.make(plan.target.kind, plan.target.settings, plan.target.verify, world)
         self.volume = volume
         parts = Parts(plan, self.mailbox, volume, target, shared.status, shared.metrics, world, self._look, shared.turnstile)
-        self.pipeline = Pipeline(replace(parts, intake=self._intake, confirmed=self._confirm))
-        self.thread = threading.Thread(target=self.pipeline.run, name=f"pipeline {plan.name}", daemon=True)
-        shared.metrics.introduce(plan.name)
-        shared.status.introduce(plan.name, plan.failure.mode)
+        self.pipeline = Pipeline(replace(parts, intake=self._intake, confirmed=self._confirm, leave=shared.leave, trace=shared.trace))
+        self.thread = threading.Thread(target=self._run, name=f"pipeline {plan.name}", daemon=True)
+        self._shared = shared
+
+    def _run(self) -> None:
+        try:
+            self.pipeline.run()
+        finally:
+            self._wake()  # who replaces this one waits for its end
 
     def read(self) -> None:
         """Begin to read every source and every template directory."""
+        self._shared.metrics.introduce(self.plan.name, self.names)
+        self._shared.status.introduce(self.plan.name, self.plan.failure.mode)
         for name, source in self._sources.items():
             backend = self._backends.acquire(source.backend)
             self._acquired.append(source.backend)
@@ -82,16 +94,23 @@ class Running:
                 self._leasing[name] = (backend, source.read)
         for path in self._templates:
             directory = Directory(path=path)
+            backend = self._backends.acquire(directory)
             self._acquired.append(directory)
-            self._cancels.append(self._backends.acquire(directory).watch(Scan(), self._intake, path))
+            self._cancels.append(backend.watch(Scan(), self._intake, path))
         if self.plan.volume is not None:
             self._await_wishes(str(Path(self.plan.volume.path).absolute() / HOME))
 
     def _await_wishes(self, home: str) -> None:
         """Wake the pipeline when a wish is left; what it says, the pipeline reads itself."""
         directory = Directory(path=home)
+        backend = self._backends.acquire(directory)
         self._acquired.append(directory)
-        self._cancels.append(self._backends.acquire(directory).watch(Scan(names=frozenset({wish.NAME})), Waking(self.mailbox), home))
+        self._cancels.append(backend.watch(Scan(names=frozenset({wish.NAME})), Waking(self.mailbox), home))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of what is read: the sources', and the directories of templates."""
+        return (*self.plan.sources, *self._templates)
 
     @property
     def is_confirmed(self) -> bool:
@@ -132,10 +151,25 @@ class Running:
                 releases.callback(backend.hold(read))
         return releases.close
 
+    def succeed(self, before: "Running") -> None:
+        """Go on from what a pipeline that has ended knew, where that is remembered nowhere else; before the start."""
+        if isinstance(self.volume, Mounted) and isinstance(before.volume, Mounted):
+            self.volume.inherit(before.volume)
+
     def start(self) -> None:
-        """Begin to read and to run."""
-        self.read()
-        self.thread.start()
+        """Begin to read and to run; where not all of it can, what began is ended again.
+
+        Raises:
+            RuntimeError: too many threads.
+            OSError: too many files.
+
+        """
+        try:
+            self.read()
+            self.thread.start()
+        except BaseException:
+            self.forget()
+            raise
 
     def stop(self, within: float = LEAVE) -> None:
         """End the thread after the step in hand."""
@@ -148,6 +182,7 @@ class Running:
             cancel()
         for plan in self._acquired:
             self._backends.release(plan)
+        self._cancels, self._acquired = [], []
         if not self.thread.is_alive():
             self.mailbox.close()
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from reloader.backends.directory import Backend as DirectoryBackend
 from reloader.backends.reads import Heartbeat, Inbox, ReadingBackend
 from reloader.backends.turns import Turns
 from reloader.plan import BackendPlan, Directory, Local
@@ -106,6 +107,12 @@ class Backends:
         for backend, _users in self._open.values():
             if isinstance(backend, ReadingBackend):
                 backend.wake()
+
+    def tell_overdue(self) -> None:
+        """Have what hangs in a file system count as unreachable."""
+        for backend, _users in self._open.values():
+            if isinstance(backend, DirectoryBackend):
+                backend.tell_overdue()
 
     def revoke(self, plans: Iterable[BackendPlan], within: float) -> None:
         """Revoke all that these servers issued; what is not revoked after `within` seconds lives until its time is over."""

@@ -17,6 +17,7 @@ from reloader.backends.reads import Heartbeat, Inbox, ReadFailed, without_values
 from reloader.backends.scan import Contents, Look, Place
 from reloader.backends.turns import Turns
 from reloader.backends.wake import Watches
+from reloader.internal import told
 from reloader.plan import Directory
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
 from reloader.world import World
@@ -28,7 +29,7 @@ RESYNC = 10.0
 POLL = 1.0
 """Seconds between two looks while it is not, or while something cannot be read."""
 LONGEST_LOOK = 60.0
-"""How many seconds a look may take; a longer one is reported as stuck."""
+"""How many seconds a look may take; a longer one counts as no answer."""
 CLOSING = 2.0
 """How many seconds `close` waits for the thread."""
 ATTEMPTS = 10
@@ -40,6 +41,8 @@ class Scan:
     """A read: the files of these relative names, or all files below the directory; text, or bytes where it is not UTF-8, by name."""
 
     names: frozenset[str] | None = None
+    ending: str = ""
+    """How the names end of those in the directory itself that are read, instead of all below it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Backend:
         self._mounts = Mounts()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._due = inf
+        self._began = self._due = inf
         self._trouble: str | None = None
         self.mode: Literal["inotify", "poll"] = "poll"
         """Whether changes are seen as they happen, or once a second."""
@@ -92,9 +95,17 @@ class Backend:
         self._wake.set()
 
     def heartbeats(self) -> tuple[Heartbeat, ...]:
-        """Return the thread, if somebody waits for something."""
+        """Return the thread, if somebody waits for something; it is late only if it died, for whatever hangs may go on some day."""
         thread = self._thread
-        return () if thread is None else (Heartbeat(thread.name, self._due),)
+        return () if thread is None else (Heartbeat(thread.name, inf if thread.is_alive() else -inf),)
+
+    def tell_overdue(self) -> None:
+        """Have a look that has not ended for long count as no answer: a file system that hangs is its server's fault."""
+        if self._thread is None or self._clock.awake() < self._due:
+            return
+        reason = f"{self._directory} cannot be read: a look at it has lasted for more than {LONGEST_LOOK:g} s; does its file system hang?"
+        self._fail(ReadFailed(FailureKind.UNREACHABLE, reason, current_until=self._began))
+        self._wake.set()  # a look that ended just now was overruled by this
 
     def close(self) -> None:
         """End the thread and the watch; a thread that hangs in a file system is left behind."""
@@ -109,7 +120,7 @@ class Backend:
     def _start(self) -> None:
         self._wake.set()
         if self._thread is None and not self._closed:
-            self._due = self._clock.now() + LONGEST_LOOK
+            self._begin()
             self._thread = threading.Thread(target=self._work, name=f"directory {self._directory}", daemon=True)
             self._thread.start()
 
@@ -125,13 +136,16 @@ class Backend:
     def _work(self) -> None:
         try:
             while not self._closed:
-                self._due = self._clock.now() + LONGEST_LOOK
+                self._begin()
                 pause = self._turn()
-                self._due = self._clock.now() + pause + LONGEST_LOOK
+                self._due = inf
                 if not self._closed:  # `close` may have woken us during the turn, which took note of it
                     self._wake.wait(pause)
         finally:
             self._watches.close()
+
+    def _begin(self) -> None:
+        self._began, self._due = self._clock.now(), self._clock.awake() + LONGEST_LOOK
 
     def _turn(self) -> float:
         """Look, and see to the watch; return how many seconds the next turn may be away."""
@@ -142,7 +156,7 @@ class Backend:
         except Exception as error:
             # A mistake of ours must not end the thread; its text may quote what was read, so only its type is told.
             log.exception("looking at %s failed in a way it should not", self._directory, exc_info=without_values(error))
-            self._fail(ReadFailed(FailureKind.MISCONFIGURED, f"internal error: {type(error).__name__}"))
+            self._fail(ReadFailed(FailureKind.MISCONFIGURED, told(error)))
         return RESYNC if self.mode == "inotify" and not self._failing() else POLL
 
     def _look(self) -> Look | None:
@@ -211,7 +225,7 @@ class Backend:
     def _interpret(self, found: Contents | ReadFailed, before: _Known | None) -> _Known:
         now, place = self._clock.now(), before.place if before else None
         if isinstance(found, ReadFailed):
-            return _Known(Failure(kind=found.kind, reason=str(found), at=now), place)
+            return _Known(Failure(kind=found.kind, reason=str(found), at=now, current_until=found.current_until), place)
         reading = Reading(
             value=found.files,
             at=now,
@@ -236,7 +250,7 @@ class Backend:
             inbox.put(outcomes)
         except Exception as error:
             log.exception("what %s holds was not taken", self._directory, exc_info=without_values(error))
-            failure = Failure(kind=FailureKind.MISCONFIGURED, reason=f"internal error: {type(error).__name__}", at=self._clock.now())
+            failure = Failure(kind=FailureKind.MISCONFIGURED, reason=told(error), at=self._clock.now())
             with contextlib.suppress(Exception):
                 inbox.put(dict.fromkeys(outcomes, failure))
 
@@ -248,6 +262,8 @@ def _detail(found: Contents) -> str:
 
 def _contents(look: Look, read: Scan) -> Contents | ReadFailed:
     try:
+        if read.ending:
+            return look.ending(read.ending)
         return look.everything() if read.names is None else look.only(sorted(read.names))
     except ReadFailed as failed:
         return failed

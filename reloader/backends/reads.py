@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol
 
+from reloader import internal
 from reloader.backends.gate import Gate
 from reloader.backends.turns import Job, Turns
 from reloader.schedule import Backoff, first_poll
@@ -27,7 +28,7 @@ class Inbox(Protocol):
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A thread, and when it will have reported next; late is stuck."""
+    """A thread, and when it will have reported next, in seconds of `Clock.awake`; late is stuck."""
 
     thread: str
     due: float
@@ -246,7 +247,7 @@ class ReadingBackend(ABC):
         except Exception as error:
             # A mistake of ours must not end the thread that others share; its text may quote what was read, so only its type is told.
             log.exception("read failed in a way it should not", exc_info=without_values(error))
-            return self._failed(watched, ReadFailed(FailureKind.MISCONFIGURED, f"internal error: {type(error).__name__}"))
+            return self._failed(watched, ReadFailed(FailureKind.MISCONFIGURED, internal.told(error)))
         self._gate.answered(watched.job)
         apart = fetched.polled and not isinstance(watched.latest, Reading)
         watched.failures, watched.state = 0, fetched.state
@@ -295,8 +296,7 @@ class ReadingBackend(ABC):
                 return
             (name,) = outcomes
             log.exception("reading of source %s not taken", name, exc_info=without_values(error))
-            reason = f"internal error: {type(error).__name__}"
-            inbox.put({name: Failure(kind=FailureKind.MISCONFIGURED, reason=reason, at=self._world.clock.now())})
+            inbox.put({name: Failure(kind=FailureKind.MISCONFIGURED, reason=internal.told(error), at=self._world.clock.now())})
 
 
 def without_values(error: Exception) -> Exception:

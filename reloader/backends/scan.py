@@ -181,6 +181,20 @@ class Look:
             self._add(found, name, file)
         return self._finish(found)
 
+    def ending(self, suffix: str) -> Contents:
+        """Return what the directory itself has whose names end so, except hidden ones; what is no file that is there is empty.
+
+        Raises:
+            ReadFailed: one may not be read, or there is too much.
+
+        """
+        found = Contents(self.place)
+        for entry, _ in self._list(self._directory, found, watch=True):
+            if entry.name.endswith(suffix) and not entry.name.startswith("."):
+                found.files[entry.name] = ""
+                self._add(found, entry.name, self._open(entry.path))
+        return self._finish(found)
+
     def _enter(self, directory: str, *, watch: bool) -> Place:
         place = self._places.get(directory) or self._places.setdefault(directory, locate(directory))
         if watch:

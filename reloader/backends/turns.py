@@ -97,7 +97,7 @@ class Turns:
         job.let_go()
 
     def busy(self) -> tuple[tuple[str, float], ...]:
-        """Return each thread that is at a read, and when it must have ended."""
+        """Return each thread that is at a read, and when it must have ended, in seconds of `Clock.awake`."""
         with self._changed:
             return tuple((thread, until) for thread, (_, until) in self._busy.items())
 
@@ -151,5 +151,5 @@ class Turns:
     def _start(self, name: str, job: Job) -> Job:
         job.running, job.due, job.hold = True, inf, turn(self._sharing(), self._connections)
         # Consul adds up to a sixteenth to a wait, so that blocking queries spread out.
-        self._busy[name] = job, self._clock.now() + job.hold * 17 / 16 + job.longest
+        self._busy[name] = job, self._clock.awake() + job.hold * 17 / 16 + job.longest
         return job

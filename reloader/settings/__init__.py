@@ -9,7 +9,7 @@ from reloader.settings.mistakes import ConfigurationInvalid, Mistake
 from reloader.settings.planning import planned
 from reloader.settings.tree import Place, Problem, Tree
 
-__all__ = ["ConfigurationInvalid", "Mistake", "files_of", "find", "load", "zero_file"]
+__all__ = ["ConfigurationInvalid", "Mistake", "files_of", "find", "load", "places", "zero_file"]
 
 DEFAULT_DIRECTORY = Path("/etc/reloader")
 _OPTIONS = ("--watch", "--process", "--signal")
@@ -46,6 +46,16 @@ def find(
         values = (watched, environ.get("PROCESS_NAME", ""), environ.get("RELOAD_SIGNAL"))
         return _without_file(*values, environ, "environment", _VARIABLES), ()
     raise ConfigurationInvalid([Mistake("", "no configuration", f"name a file, put one into {directory} as *.yaml, or use --watch")])
+
+
+def places(
+    files: Sequence[Path], watch: Sequence[str], environ: Mapping[str, str], *, directory: Path = DEFAULT_DIRECTORY
+) -> tuple[Path, ...]:
+    """Return where the configuration comes from, and may come from later: files, or directories whose `*.yaml` are meant."""
+    if files or watch:
+        return tuple(files)
+    usual = _usual_files(environ, directory)
+    return tuple(usual) if usual else (directory,) if directory.is_dir() else ()
 
 
 def load(paths: Sequence[Path], environ: Mapping[str, str]) -> plan.Plan:
@@ -99,7 +109,7 @@ def _in_directory(directory: Path) -> list[Path]:
 def _usual_files(environ: Mapping[str, str], directory: Path) -> Sequence[Path]:
     if chosen := environ.get(environment.CONFIG):
         return [Path(chosen)]
-    return _in_directory(directory)
+    return [directory] if _in_directory(directory) else []
 
 
 def _without_file(

@@ -19,6 +19,14 @@ class Clock:
         """Return seconds since boot, suspended time included: the clock of `/proc/PID/stat`, untouched by steps of the wall clock."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
+    def suspended(self) -> float:
+        """Return how many seconds of `now` the machine was suspended for."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+    def awake(self) -> float:
+        """Return `now` without the time in which the machine was suspended: what a thread that waits goes by."""
+        return self.now() - self.suspended()
+
     def wall(self) -> float:
         """Return seconds since the epoch."""
         return time.time()
