@@ -1,16 +1,21 @@
 """What a person may see of texts that hold secrets."""
 
 import base64
+import contextlib
 import html
 import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
+from hashlib import sha256
 from itertools import chain, groupby
+from typing import Any, Literal
 from urllib.parse import quote, quote_plus
 
-from reloader.snapshot import Reading, Value
+import yaml
+
+from reloader.snapshot import Value
 
 MASK = "********"
 SHORTEST = 4
@@ -18,15 +23,18 @@ SHORTEST = 4
 _CONTEXT = 3
 """Lines shown around a change."""
 _NEAR = 3
-"""How many lines of the new text, on either side, may stand for a removed one."""
+"""How many lines of the known text, on either side, may stand for one of the other."""
 
 _LONGEST = 1000
-"""Characters of a removed line from which on it is masked whole: comparing it costs the square of its length."""
+"""Characters of a guarded line from which on it is masked whole: comparing it costs the square of its length."""
 _NO_END = "\\ No newline at end of file"
 
 _PRIVATE_KEY = re.compile(r"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.DOTALL)
 _REST_OF_KEY = re.compile(r"\A(?:(?!-----BEGIN ).)*?-----END (?:[A-Z0-9]+ )*PRIVATE KEY-----", re.DOTALL)
 """A text that was cut in the middle of a key."""
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_SETTING = re.compile(r"""["']?[\w.-]+["']?\s*[:=]\s*["']?(.+?)["',;]*""")
+"""A line that gives something a value, as in YAML, TOML, JSON over several lines, and files of environment variables."""
 _TOKEN = re.compile(r"\*{8}|\w+|\s+|[^\w\s]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
@@ -34,21 +42,24 @@ Span = tuple[int, int]
 
 
 class Mask:
-    """Hides what the secret readings hold, and private keys in PEM whoever brought them.
+    """Hides secrets, and private keys in PEM whoever brought them.
 
-    A secret is every text and number in a secret reading, and each line of a longer text; found as it is, in JSON, in a URL, in HTML, and
-    in base64, also inside of something longer in base64 (`user:password`). What a template makes of a secret otherwise (upper case, a
-    part of it) is not recognised. Names of fields are no secrets.
+    A secret is every text and number in the values, each line of a longer text, and what stands behind the name on a line of settings;
+    found as it is, in other cases, in JSON, in a URL, in HTML, as SHA-256, out of base64 and in it, also inside of something longer in
+    base64 (`user:password`). What a template makes of a secret otherwise (a part of it) is not recognised. Names of fields are no secrets.
     """
 
-    def __init__(self, readings: Mapping[str, Reading]) -> None:
-        leaves = {leaf for reading in readings.values() if reading.secret for leaf in _leaves(reading.value)}
-        self.knows_secrets = any(reading.secret for reading in readings.values())
-        """Whether there are secret readings, and so earlier values of them that nobody remembers."""
+    def __init__(self, secrets: Iterable[Value] = ()) -> None:
+        leaves = {leaf for value in secrets for leaf in _leaves(value)}
         forms = {form for leaf in leaves for form in _forms(leaf)}
         self._anywhere = tuple(sorted(form for form in forms if len(form) >= SHORTEST))
         words = sorted({leaf.strip() for leaf in leaves if 1 < len(leaf.strip()) < SHORTEST}, key=len, reverse=True)
         self._words = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)") if words else None
+
+    @property
+    def effort(self) -> int:
+        """Return how many texts are searched for."""
+        return len(self._anywhere)
 
     def text(self, text: str) -> str:
         """Return the text with each secret replaced by eight asterisks; overlapping and adjoining ones by one mask."""
@@ -80,20 +91,30 @@ class Mask:
         return merged
 
 
-def masked_diff(old: Mapping[str, bytes], new: Mapping[str, bytes], mask: Mask) -> str:
-    """Return a unified diff of two sets that shows no secret of either; empty when they are equal.
+Unknown = Literal["old", "new"]
+"""The side of a difference whose secrets nobody remembers."""
 
-    Lines are compared as they are and masked afterwards, so that a changed secret shows as a changed line. Added and unchanged lines are
-    text of the new set, whose secrets `mask` knows. A removed line may hold an earlier secret that nobody knows any more, so while there
-    are secret readings it is never shown by itself: of each removed line only those words and signs appear that also stand, unmasked and
-    in this order, in one added or neighbouring line of the new text; all else in it is masked. A line that holds a secret now is preferred
-    for this, so that `password=OLD` shows as `password=********` even where OLD is a word that stands nearby. Without any secret reading
-    a removed line is shown as it was, private keys excepted.
+
+def masked_diff(old: Mapping[str, bytes], new: Mapping[str, bytes], mask: Mask, *, unknown: Unknown | None) -> Iterator[str]:
+    """Yield the lines of a unified diff of two sets that shows no secret of either, each with its end; nothing when they are equal.
+
+    Lines are compared as they are and masked afterwards, so that a changed secret shows as a changed line. `mask` knows the secrets of both
+    sets, but for the one that is `unknown`: of its lines only those words and signs appear that also stand, unmasked and in this order, in
+    one changed or neighbouring line of the other; all else in them is masked. A line that holds a secret is preferred for this, so that
+    `password=OLD` shows as `password=********` even where OLD is a word that stands nearby.
     """
-    return "".join(chain.from_iterable(_file_diff(name, old.get(name), new.get(name), mask) for name in sorted({*old, *new})))
+    for name in sorted({*old, *new}):
+        yield from _file_diff(name, old.get(name), new.get(name), mask, unknown)
 
 
-def _file_diff(name: str, old: bytes | None, new: bytes | None, mask: Mask) -> Iterator[str]:
+def changed_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each file that is not the same in both sets, told by whatever tells contents from each other."""
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            yield f"File {_visible(name)} {'added' if name not in old else 'removed' if name not in new else 'differs'}\n"
+
+
+def _file_diff(name: str, old: bytes | None, new: bytes | None, mask: Mask, unknown: Unknown | None) -> Iterator[str]:
     if old == new:
         return
     before, after = _text(old), _text(new)
@@ -102,17 +123,17 @@ def _file_diff(name: str, old: bytes | None, new: bytes | None, mask: Mask) -> I
         return
     yield f"--- {'/dev/null' if old is None else 'a/' + _visible(name)}\n"
     yield f"+++ {'/dev/null' if new is None else 'b/' + _visible(name)}\n"
-    for line, _ in groupby(_Diff(before, after, mask).lines()):  # a key of thirty masked lines is shown as one
+    for line, _ in groupby(_Diff(before, after, mask, unknown).lines()):  # a key of thirty masked lines is shown as one
         yield f"{_visible(line)}\n"
 
 
 class _Diff:
     """The difference between two texts."""
 
-    def __init__(self, old: str, new: str, mask: Mask) -> None:
+    def __init__(self, old: str, new: str, mask: Mask, unknown: Unknown | None) -> None:
         self._old, self._new = _split(old) + _end(old), _split(new) + _end(new)
         self._old_shown, self._new_shown = mask.lines(old) + _end(old), mask.lines(new) + _end(new)
-        self._guarded = mask.knows_secrets
+        self._unknown = unknown
 
     def lines(self) -> Iterator[str]:
         """Yield the hunks."""
@@ -124,20 +145,28 @@ class _Diff:
 
     def _shown(self, tag: str, i1: int, i2: int, j1: int, j2: int) -> Iterator[str]:
         if tag == "equal":
-            yield from (f" {line}" for line in self._new_shown[j1:j2])
+            known = self._old_shown[i1:i2] if self._unknown == "new" else self._new_shown[j1:j2]
+            yield from (f" {line}" for line in known)
             return
-        for index in range(i1, i2):
-            # Where many lines changed, the line that stands as far into the added ones as this one into the removed.
-            near = j1 + (index - i1) * (j2 - j1) // (i2 - i1)
-            yield f"-{self._removed(self._old_shown[index], self._new_shown[max(0, near - _NEAR) : near + _NEAR + 1])}"
-        yield from (f"+{line}" for line in self._new_shown[j1:j2])
+        removed, added = self._old_shown[i1:i2], self._new_shown[j1:j2]
+        yield from (f"-{line}" for line in (_guarded(removed, self._new_shown, j1, j2) if self._unknown == "old" else removed))
+        yield from (f"+{line}" for line in (_guarded(added, self._old_shown, i1, i2) if self._unknown == "new" else added))
 
-    def _removed(self, line: str, models: list[str]) -> str:
-        if not self._guarded or line in ("", _NO_END):
-            return line
-        if len(line) > _LONGEST:
-            return MASK
-        return max((_as_far_as(line, model[:_LONGEST]) for model in models), default=(False, 0, MASK))[2]
+
+def _guarded(lines: list[str], known: list[str], start: int, end: int) -> Iterator[str]:
+    """Yield the lines as far as they stand in the known ones, of which those from `start` to `end` take their place."""
+    for index, line in enumerate(lines):
+        # Where many lines changed, the line that stands as far into the others as this one into these.
+        near = start + index * (end - start) // len(lines)
+        yield _guarded_line(line, known[max(0, near - _NEAR) : near + _NEAR + 1])
+
+
+def _guarded_line(line: str, models: list[str]) -> str:
+    if line in ("", _NO_END):
+        return line
+    if len(line) > _LONGEST:
+        return MASK
+    return max((_as_far_as(line, model[:_LONGEST]) for model in models), default=(False, 0, MASK))[2]
 
 
 def _as_far_as(line: str, model: str) -> tuple[bool, int, str]:
@@ -168,15 +197,42 @@ def _leaves(value: Value) -> Iterator[str]:
 
 def _forms(leaf: str) -> Iterator[str]:
     """Yield every text by which a secret is recognised."""
-    for part in {leaf, leaf.strip(), *(line.strip() for line in leaf.splitlines())}:
+    for part in _parts(leaf):
         if len(part) < SHORTEST:
             continue
         data = part.encode("utf-8", errors="surrogateescape")
-        yield part
+        yield from (part, part.upper(), part.lower(), part.title(), part.capitalize(), part.replace("'", "''"))
         yield from (json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1])
         yield from (quote(data), quote(data, safe=""), quote_plus(data), html.escape(part), html.escape(part, quote=False))
+        yield sha256(data).hexdigest()
         yield from _in_base64(data)
-    yield from _in_base64(leaf.encode("utf-8", errors="surrogateescape"))
+        if not part.isprintable():
+            yield yaml.safe_dump(part, allow_unicode=True, default_style='"', width=len(part) * 9).strip().strip('"')
+    whole = leaf.encode("utf-8", errors="surrogateescape")
+    yield from _in_base64(whole)
+    yield sha256(whole).hexdigest()
+
+
+def _parts(leaf: str) -> set[str]:
+    """Return a secret text, what it stands for in base64 or JSON, its lines, and the values in them."""
+    texts = {leaf, *_from_base64(leaf)}
+    texts |= {inner for text in tuple(texts) for inner in _from_json(text)}
+    lines = {line.strip() for text in texts for line in text.splitlines()}
+    values = {found[1] for line in lines if (found := _SETTING.fullmatch(line))}
+    return {*texts, *(text.strip() for text in texts), *lines, *values}
+
+
+def _from_base64(text: str) -> Iterator[str]:
+    joined = "".join(text.split())
+    if len(joined) >= SHORTEST and _BASE64.fullmatch(joined):
+        with contextlib.suppress(ValueError):
+            yield base64.b64decode(joined, validate=True).decode()
+
+
+def _from_json(text: str) -> Iterator[str]:
+    if text.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(ValueError, RecursionError):
+            yield from _leaves(json.loads(text))
 
 
 def _in_base64(data: bytes) -> Iterator[str]:

@@ -69,4 +69,6 @@ def _preview(running: Running) -> Outcome:
         published = running.volume.published_files()
     except (StageFailed, VolumeError) as failed:
         return Outcome(done=False, reasons=(str(failed),))
-    return Outcome(done=True, diff=masked_diff(published, {name: file.data for name, file in rendered.items()}, mask_of(snapshot)))
+    files = {name: file.data for name, file in rendered.items()}
+    # Nobody knows any more what was secret of what is published.
+    return Outcome(done=True, diff="".join(masked_diff(published, files, mask_of(snapshot), unknown="old")))

@@ -25,6 +25,7 @@ from reloader.render import RenderFailed
 from reloader.snapshot import Mailbox, Snapshot
 from reloader.status import Metrics, PipelineReport, Status
 from reloader.targets import Held, Instance, Target, Trouble
+from reloader.traces import Take
 from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked
 from reloader.volume.wish import Wish
 from reloader.world import World
@@ -56,6 +57,8 @@ class Parts:
     """Where the readings come in, if any of them is guarded."""
     confirmed: Callable[[Mapping[str, float]], None] = lambda _at: None
     """Told, by source, when the reading came on which the target runs."""
+    trace: Take | None = None
+    """Takes each change when it has ended; None where nobody wants to see them."""
     leave: Callable[[], None] = lambda: None
     """Have the whole process leave with status 1, as `exit` in `when_closed` says."""
 
@@ -66,9 +69,9 @@ class Pipeline:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._plan, self._mailbox, self._volume, self._clock = parts.plan, parts.mailbox, parts.volume, parts.world.clock
-        stages = Stages(parts.plan.name, parts.metrics, parts.world.clock, EXPECTED)
+        stages = Stages(parts.plan.name, parts.metrics, parts.world.clock, EXPECTED, parts.trace)
         self.content = Content(parts.plan, parts.volume, stages, parts.metrics, parts.world)
-        self.hand = Hand(parts.plan.name, parts.volume, self.content, parts.world)
+        self.hand = Hand(parts.plan.name, parts.volume, self.content, stages, parts.world)
         self.delivery = Delivery(
             parts.plan, parts.target, parts.volume, stages, parts.metrics, parts.world, was_refused=self.content.was_refused
         )
@@ -178,6 +181,7 @@ class Pipeline:
         self._parts.target.close()
         self._volume.close()
         self.hand.turn_down("the pipeline ends; ask again")
+        self._stages.close()
 
     def cycle(self) -> float:
         """Make the volume match the snapshot, then the target match the volume; return when to look again."""
@@ -202,6 +206,7 @@ class Pipeline:
             self._parts.turnstile.give(self._plan.name)
         self.content.complete_record()
         known = self.report()
+        self._stages.rest(known.published, "failed" if self.delivery.state is State.FAILED else None if known.owed else "ok")
         if waited and not self.delivery.busy:
             return self._clock.now()  # what came meanwhile was not looked at, and its wake-up is used up
         return self._next_look(known)
@@ -300,7 +305,7 @@ class Pipeline:
     def report(self) -> PipelineReport:
         """Put down how the pipeline fares."""
         view = self._view()
-        made = report(view, verdict(facts(view)))
+        made = replace(report(view, verdict(facts(view))), events=self._stages.events, change=self.content.change)
         self._parts.status.put(made)
         return made
 

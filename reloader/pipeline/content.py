@@ -17,7 +17,7 @@ from reloader.plan import Pipeline as Plan
 from reloader.render import Rendered, RenderFailed
 from reloader.schedule import Backoff, Pace
 from reloader.snapshot import Snapshot
-from reloader.status import Metrics
+from reloader.status import Change, Metrics
 from reloader.volume import Mounted, Volume, VolumeError
 from reloader.world import World
 
@@ -107,6 +107,11 @@ class Content:
         else:
             self._note_success(waits, now)
         return True
+
+    @property
+    def change(self) -> Change | None:
+        """Return what the last publish changed; the first to ask pays for the comparison."""
+        return self._publishing.changes.last
 
     def look_again(self) -> None:
         """Compare at the next call, whether anything changed or not."""
@@ -312,6 +317,7 @@ class Content:
         needed = {number, self._volume.last_confirmed}
         self._holding.published(number, values, needed)
         self._made.note(number, values, snapshot, needed)
+        self._publishing.changes.made_of(number, values, snapshot, self._volume.record.generations)
 
     def _note_success(self, waits: float | None, now: float) -> None:
         """What was tried is published, or waits for its time as refused content."""

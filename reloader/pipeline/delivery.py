@@ -48,6 +48,8 @@ class _Handover:
     under: dict[Instance, _Under] = field(default_factory=dict)
     refused: dict[Instance, float] = field(default_factory=dict)
     """Who refused it, and when each is asked again."""
+    judged_since: float | None = None
+    """When the verification began that ended last."""
     told: bool = False
     """Whether a refusal of it was reported."""
     deaths: int = 0
@@ -217,7 +219,7 @@ class Delivery:
 
     def _note_trouble(self, held: Held) -> None:
         self._metrics.count("signal_failures", self._plan.name, reason=held.trouble.value)
-        self._stages.failed("find", str(held), self.number)
+        self._stages.failed("find", str(held), self.number, kind=held.trouble.value)
         if held.trouble not in PASSING:
             self._metrics.count("failed", self._plan.name)
             self.successful = False
@@ -237,6 +239,7 @@ class Delivery:
 
     def _end(self, instance: Instance, under: _Under, judgement: Judgement, now: float) -> None:
         """Take a verdict that is final for this instance."""
+        self._handover.judged_since = under.began
         if judgement.verdict is Verdict.CONFIRMED:
             self._confirm(instance, under, now)
         elif judgement.verdict is Verdict.ENDED:
@@ -285,7 +288,9 @@ class Delivery:
         self._handover.told = True
         if not again:
             self._metrics.count("refusals", self._plan.name, stage="verify")
-        self._stages.failed("verify", reason, self.number, again=again)
+        since = self._handover.judged_since
+        seconds = None if since is None else self._world.clock.now() - since
+        self._stages.failed("verify", reason, self.number, again=again, seconds=seconds, kind="refused")
 
     def _settle(self) -> None:
         """Nothing is owed."""

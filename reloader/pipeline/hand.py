@@ -10,7 +10,7 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from reloader.pipeline.content import Content
-from reloader.pipeline.stages import StageFailed
+from reloader.pipeline.stages import StageFailed, Stages
 from reloader.volume import Mounted, Volume
 from reloader.volume.layout import HOME
 from reloader.volume.wish import NotPossible, Wish, Wishes, chosen
@@ -22,10 +22,11 @@ log = logging.getLogger("reloader")
 class Hand:
     """Takes what is asked on any thread, and does it on the pipeline's."""
 
-    def __init__(self, name: str, volume: Volume | Mounted, content: Content, world: World) -> None:
+    def __init__(self, name: str, volume: Volume | Mounted, content: Content, stages: Stages, world: World) -> None:
         self._name = name
         self._volume = volume
         self._content = content
+        self._stages = stages
         self._world = world
         self._wishes = Wishes(volume.path / HOME, world) if isinstance(volume, Volume) else None
         self._asked: SimpleQueue[tuple[Wish, Future[str]]] = SimpleQueue()
@@ -102,7 +103,7 @@ class Hand:
         before = published.number if published else None
         number = chosen(volume.record, wanted, before, self._world.clock.wall(), lambda each: volume.directory(each).is_dir())
         volume.note_record(replace(volume.record, rolled_back=number))
-        log.info("held by hand", extra={"fields": {"pipeline": self._name, "generation": number}})
+        self._stages.note("held by hand", number)
         was = f", in the place of {before}" if before not in (None, number) else ""
         return f"generation {number} is published{was}, and held until `reloader resume`"
 
@@ -110,7 +111,7 @@ class Hand:
         held = self._volume.record.rolled_back
         self._volume.note_record(replace(self._volume.record, rolled_back=None))
         self._content.retry_refused()
-        log.info("let go by hand", extra={"fields": {"pipeline": self._name, "generation": held or 0}})
+        self._stages.note("let go by hand", held or 0)
         if held is None:
             return "nothing was held; refused content is tried again"
         return f"generation {held} is held no more; the newest content is next"

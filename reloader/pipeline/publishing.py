@@ -85,7 +85,7 @@ class Publishing:
             StageFailed: the volume cannot be written.
 
         """
-        with self._stages.stage("withdraw", 0):
+        with self._stages.stage("withdraw", 0), self.changes.publishing(volume, None):
             volume.withdraw(closed=True)
 
     def _check(self, checker: Checker, staged: Path, rendered: Rendered, volume: Volume, snapshot: Snapshot) -> None:

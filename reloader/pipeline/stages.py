@@ -83,16 +83,18 @@ class Stages:
         `seconds` is how long it took, where it took any, and `kind` one word for the reason that holds nothing of anybody's.
         """
         before = self._failing.get(name)
-        repeats = before is not None and before.reason == reason
-        level = before.level if before and repeats else logging.DEBUG if again else logging.WARNING
-        times = before.times + 1 if before and repeats else 1
-        self._failing[name] = _Failing(reason, times, level)
-        event = Event(at=self._clock.wall(), stage=name, generation=generation, outcome="failed", reason=reason, duration=seconds, times=times)
-        self._keep(event, level, repeats=repeats)
-        if not repeats:
+        if before is None or before.reason != reason:
+            before = _Failing(reason, 0, logging.DEBUG if again else logging.WARNING)
+        self._failing[name] = now = replace(before, times=before.times + 1)
+        level, times = now.level, now.times
+        event = Event(
+            at=self._clock.wall(), stage=name, generation=generation, outcome="failed", reason=reason, duration=seconds, times=times
+        )
+        self._keep(event, level)
+        if times == 1:
             self._trace(event, kind, news=level >= logging.INFO)
         if _is_told(times):
-            counted = {"times": times} if repeats else {}
+            counted = {"times": times} if times > 1 else {}
             self._line(level, name, generation, outcome="failed", **_duration(seconds), reason=reason, **counted)
 
     def succeeded(self, name: str, generation: int, seconds: float, *, quiet: bool = False) -> None:
@@ -123,12 +125,12 @@ class Stages:
         if self._cycles:
             self._cycles.close()
 
-    def _keep(self, event: Event, level: int, *, repeats: bool = False) -> None:
+    def _keep(self, event: Event, level: int) -> None:
         if level < logging.INFO:
             return
-        if repeats:
-            same = (each for each in self._events if (each.stage, each.outcome, each.reason) == (event.stage, "failed", event.reason))
-            known = next(same, None)
+        if event.outcome == "failed" and event.times > 1:
+            what = (event.stage, event.outcome, event.reason)
+            known = next((each for each in self._events if (each.stage, each.outcome, each.reason) == what), None)
             if known is not None:
                 self._events.remove(known)
         self._events.appendleft(event)
@@ -147,7 +149,7 @@ def _duration(seconds: float | None) -> dict[str, float]:
 
 def _is_told(times: int) -> bool:
     """Return whether a failure is logged: the first, and then each time that it is ten times as many."""
-    return times == 10 ** (len(str(times)) - 1)
+    return str(times).rstrip("0") == "1"
 
 
 def _kind(error: Exception) -> str:

@@ -1,30 +1,34 @@
 """What a person may see of texts that hold secrets."""
 
 import base64
+import hashlib
 import html
 import json
 import random
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from reloader.mask import MASK, Mask, masked_diff
-from reloader.snapshot import Reading
+from reloader.mask import MASK, Mask, Unknown, changed_files, masked_diff
+from reloader.pipeline.publishing import mask_of as mask_of_snapshot
+from reloader.render.filters import OWN
+from reloader.snapshot import Reading, Snapshot, Standing
 
-NOTHING = Mask({})
+NOTHING = Mask()
 
 
 def mask_of(*values: Any) -> Mask:
-    """Return the mask of one secret reading for each value."""
-    return Mask({f"s{n}": Reading(value=value, at=0, secret=True) for n, value in enumerate(values)})
+    return Mask(values)
 
 
 def test_only_secret_readings_are_hidden() -> None:
     """A route is for everybody."""
     readings = {"db": Reading(value={"password": "hunter2"}, at=0, secret=True), "routes": Reading(value={"a": "backend"}, at=0)}
-    assert Mask(readings).text("password hunter2 backend") == f"password {MASK} backend"
+    snapshot = Snapshot(standings={name: Standing(reading=reading) for name, reading in readings.items()})
+    assert mask_of_snapshot(snapshot).text("password hunter2 backend") == f"password {MASK} backend"
 
 
 @pytest.mark.parametrize(
@@ -66,11 +70,42 @@ NASTY = 'p@ss "wörd"<&>/+\\x'
         html.escape(NASTY),
         base64.b64encode(NASTY.encode()).decode(),
         base64.urlsafe_b64encode(NASTY.encode()).decode().rstrip("="),
+        NASTY.upper(),
+        NASTY.lower(),
+        NASTY.title(),
+        hashlib.sha256(NASTY.encode()).hexdigest(),
     ],
 )
 def test_secrets_are_known_in_the_forms_that_filters_give_them(form: str) -> None:
-    """JSON, URL, HTML and base64."""
+    """JSON, URL, HTML, base64, in other cases and as a fingerprint that could be guessed from."""
     assert mask_of(NASTY).text(f"<{form}>").strip('<">') == MASK
+
+
+def test_secrets_are_known_in_the_forms_of_yaml() -> None:
+    """Quoted in one way or the other, as `toyaml` finds it necessary."""
+    for secret in ("it's: a #canary", "canary\x07bell", "- canary", "plain-canary"):
+        assert "canary" not in mask_of(secret).text(OWN["toyaml"]({"key": secret}))
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        base64.b64encode(b"canary-in-base64").decode(),
+        base64.encodebytes(b"canary-in-base64" * 9).decode(),
+        json.dumps({"password": "canary-in-json", "more": ["canary-in-list"]}),
+        base64.b64encode(json.dumps({"password": "canary-in-json"}).encode()).decode(),
+        "user: web\npassword: canary-in-yaml\n",
+        'password = "canary-in-toml"',
+        "PASSWORD=canary-in-env",
+        b"PASSWORD='canary-in-bytes'",
+    ],
+)
+def test_secrets_are_known_that_a_template_takes_out_of_others(secret: str | bytes) -> None:
+    """By `b64decode`, `fromjson`, `fromyaml` or `fromtoml`; names of fields stay."""
+    for inner in ("canary-in-base64", "canary-in-json", "canary-in-list", "canary-in-yaml", "canary-in-toml", "canary-in-env"):
+        if inner in str(secret) or "base64" in inner:
+            assert "canary" not in mask_of(secret, "canary-in-base64").text(f"x {inner} y")
+    assert mask_of(secret).text("password user") == "password user"
 
 
 @pytest.mark.parametrize("before", ["", "a", "ab", "user:", "user:x"])
@@ -97,22 +132,28 @@ def test_private_keys_are_hidden_whoever_brought_them() -> None:
     assert NOTHING.text("-----BEGIN CERTIFICATE-----") == "-----BEGIN CERTIFICATE-----"
 
 
-def diff(old: str, new: str, mask: Mask = NOTHING) -> list[str]:
+def shown(old: Mapping[str, bytes], new: Mapping[str, bytes], mask: Mask = NOTHING, unknown: Unknown | None = None) -> str:
+    return "".join(masked_diff(old, new, mask, unknown=unknown))
+
+
+def diff(old: str, new: str, mask: Mask = NOTHING, *, unknown: Unknown | None = "old") -> list[str]:
     """Return the lines of the difference between two texts, without its heads."""
-    return masked_diff({"f": old.encode()}, {"f": new.encode()}, mask).splitlines()[3:]
+    return shown({"f": old.encode()}, {"f": new.encode()}, mask, unknown).splitlines()[3:]
 
 
 def test_a_diff_names_its_files_and_places() -> None:
     """As `diff -u` does."""
     old = {"same": b"x\n", "f": b"1\n2\n3\n4\n5\n6\n", "gone": b"a\n", "bin": b"\xff"}
     new = {"same": b"x\n", "f": b"1\n2\n3\n4\n5\nsix\n7\n", "new": b"b\n", "bin": b"\xfe"}
-    assert masked_diff(old, new, NOTHING) == (
+    assert shown(old, new) == (
         "Binary file bin differs\n"
         "--- a/f\n+++ b/f\n@@ -3,4 +3,5 @@\n 3\n 4\n 5\n-6\n+six\n+7\n"
         "--- a/gone\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n"
         "--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+b\n"
     )
-    assert masked_diff(new, new, NOTHING) == ""
+    assert shown(new, new) == ""
+    told = "File bin differs\nFile f differs\nFile gone removed\nFile new added\n"
+    assert "".join(changed_files(old, new)) == told
 
 
 def test_a_changed_secret_is_a_changed_line() -> None:
@@ -131,14 +172,32 @@ def test_an_unchanged_secret_is_hidden_in_the_context() -> None:
 
 def test_a_removed_line_shows_what_stands_in_the_new_text() -> None:
     """An earlier secret is known to nobody, so everything else is hidden."""
-    shown = diff("proxy_pass http://10.0.0.1:80;\n", "proxy_pass http://10.0.0.2:80;\n", mask_of("unrelated"))
-    assert shown == [f"-proxy_pass http://10.0.0.{MASK}:80;", "+proxy_pass http://10.0.0.2:80;"]
+    told = diff("proxy_pass http://10.0.0.1:80;\n", "proxy_pass http://10.0.0.2:80;\n", mask_of("unrelated"))
+    assert told == [f"-proxy_pass http://10.0.0.{MASK}:80;", "+proxy_pass http://10.0.0.2:80;"]
 
 
-def test_without_secret_readings_removed_lines_are_shown() -> None:
-    """There is nothing to hide but private keys."""
-    assert diff("a 1\n", "a 2\n") == ["-a 1", "+a 2"]
-    assert diff(f"{KEY}\n", "a\n") == [f"-{MASK}", "+a"]
+def test_removed_lines_are_shown_where_it_is_known_what_was_secret() -> None:
+    """Of both sets; private keys are hidden all the same."""
+    assert diff("a 1\n", "a 2\n", unknown=None) == ["-a 1", "+a 2"]
+    assert diff(f"{KEY}\n", "a\n", unknown=None) == [f"-{MASK}", "+a"]
+    assert diff("user=a\nold-secret\n", "b\n", mask_of("old-secret"), unknown=None) == ["-user=a", f"-{MASK}", "+b"]
+
+
+def test_where_nobody_knows_what_was_secret_nothing_more_than_the_new_text_is_shown() -> None:
+    """Also when no source is secret any more: an earlier one may have been."""
+    assert diff("password=OLDCANARY\n", "b\n") == [f"-{MASK}", "+b"]
+    assert diff("listen 80\n", "listen 81\n") == [f"-listen {MASK}", "+listen 81"]
+
+
+def test_of_an_earlier_set_that_is_back_only_what_the_known_one_holds_is_shown() -> None:
+    """Nobody may remember what went into a generation that a person put back."""
+    back = diff(
+        "listen 80\npassword=NEWSECRET\nsame NEWSECRET\n",
+        "listen 81\npassword=OLDCANARY\nsame NEWSECRET\n",
+        mask_of("NEWSECRET"),
+        unknown="new",
+    )
+    assert back == ["-listen 80", f"-password={MASK}", f"+listen {MASK}", f"+password={MASK}", f" same {MASK}"]
 
 
 @pytest.mark.parametrize(
@@ -159,15 +218,15 @@ def test_without_secret_readings_removed_lines_are_shown() -> None:
 )
 def test_an_earlier_secret_is_never_shown(old: str, new: str) -> None:
     """However the template changed with it."""
-    shown = "\n".join(diff(old, new, mask_of("NEWSECRET")))
-    assert "CANARY" not in shown
-    assert "NEWSECRET" not in shown
+    told = "\n".join(diff(old, new, mask_of("NEWSECRET")))
+    assert "CANARY" not in told
+    assert "NEWSECRET" not in told
 
 
 def test_an_earlier_secret_is_not_shown_by_a_file_that_is_gone() -> None:
     """There is no new text, so nothing is told."""
-    shown = masked_diff({"f": b"password=OLDCANARY\nuser=a\n"}, {}, mask_of("NEWSECRET"))
-    assert shown == f"--- a/f\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-{MASK}\n"
+    told = shown({"f": b"password=OLDCANARY\nuser=a\n"}, {}, mask_of("NEWSECRET"), "old")
+    assert told == f"--- a/f\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-{MASK}\n"
 
 
 @pytest.mark.parametrize(
