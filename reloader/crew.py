@@ -58,6 +58,7 @@ class Crew:
         self._wanted = {plan.name: plan for plan in plans}
         opened = {name: Running(plan, self._shared) for name, plan in self._wanted.items()}
         for running in opened.values():
+            self._shared.status.introduce(running.plan.name, running.plan.failure.mode)  # all, before the first of them reports
             running.pipeline.open()
         for name, running in opened.items():
             running.start()

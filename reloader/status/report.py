@@ -120,6 +120,7 @@ class Status:
     """Return the threads that are stuck."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     """Pipelines report from their own threads."""
+    _all_started: bool = False
 
     def put(self, report: PipelineReport) -> None:
         """Replace the report of one pipeline; having started once is kept."""
@@ -127,6 +128,7 @@ class Status:
             before = self.reports.get(report.name)
             started = report.started or (before is not None and before.started)
             self.reports = {**self.reports, report.name: replace(report, started=started)}
+            self._all_started = self._all_started or all(each.started for each in self.reports.values())
 
     def introduce(self, name: str, mode: str) -> None:
         """Expect the reports of a pipeline, which is not ready before its first."""
@@ -145,8 +147,8 @@ class Status:
 
     @property
     def started(self) -> bool:
-        """Return whether every pipeline was ready for its target once."""
-        return bool(self.reports) and all(report.started for report in self.reports.values())
+        """Return whether every pipeline was ready for its target once; one that is configured later changes nothing about that."""
+        return self._all_started
 
 
 def document(status: Status, version: str) -> dict[str, Any]:
