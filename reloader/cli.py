@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -156,6 +157,25 @@ def _startable(options: argparse.Namespace) -> Plan:
     return plan
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from reloader import doctor  # noqa: PLC0415 - only for those who ask for it
+
+    logging.getLogger("reloader").addHandler(logging.NullHandler())  # what is logged of a read is told as a finding
+
+    def configured(files: Sequence[Path]) -> tuple[Plan, tuple[Path, ...]]:
+        return _plan(argparse.Namespace(**{**vars(options), "files": files}))
+
+    patient = doctor.patient_of(options.files, options.manifest, configured)
+    findings = tuple(doctor.examine(patient))
+    if options.json:
+        print(json.dumps(doctor.document(patient, findings), indent=1))
+    else:
+        print("\n".join(doctor.lines(patient, findings, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)))
+    if patient.mistakes:
+        return MISCONFIGURED
+    return FAILED if doctor.worst(findings) is doctor.State.FAILED else DONE
+
+
 def _refuse_owners(plan: Plan) -> None:
     """Raise ConfigurationInvalid for files whose owner is unknown here or may not be set; `check` may run where that is otherwise."""
     mistakes = []
@@ -253,6 +273,10 @@ def _parser() -> argparse.ArgumentParser:
     first.add_argument("--dry-run", action="store_true", help="print what would change, secrets masked, and change nothing")
     check = _command(commands, "check", _check, "validate configuration and templates without touching a server")
     check.add_argument("--online", action="store_true", help="also read each source once, and show what came, without a value")
+    doctor = _command(commands, "doctor", _doctor, "try each thing in place, and name what mends it")
+    doctor.add_argument("--json", action="store_true", help="the findings as a document")
+    manifest_help = "a Pod, Deployment, StatefulSet or DaemonSet, also in a stream; - for the standard input"
+    doctor.add_argument("--manifest", action="append", default=[], type=Path, metavar="FILE", help=manifest_help)
     status = _command(commands, "status", _status, "what the running one knows")
     status.add_argument("--json", action="store_true", help="the whole document")
     status.add_argument("--address", metavar="HOST:PORT", help="where it listens (default: as configured)")

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reloader import sources
 from reloader.backends import Backend, Backends, Leasing
@@ -27,10 +27,15 @@ class Seen:
     name: str
     told: str
     good: bool = True
+    outcome: Outcome | None = field(default=None, repr=False)
+    """What came, where it was read; its value is for rendering and not for showing."""
 
 
-def online(pipeline: Pipeline, world: World) -> tuple[Seen, ...]:
-    """Read every source of a pipeline once, and return what to tell of each; what was issued for that is revoked."""
+def online(pipeline: Pipeline, world: World, *, issue: bool = True) -> tuple[Seen, ...]:
+    """Read every source of a pipeline once, and return what to tell of each; what was issued for that is revoked.
+
+    Without `issue`, what a server issues is not read: it is told whether the token may.
+    """
     unrevoked: list[Seen] = []
     with ExitStack() as ends:
         backends = Backends(world)  # without a state: what an earlier run keeps there is in use
@@ -38,7 +43,7 @@ def online(pipeline: Pipeline, world: World) -> tuple[Seen, ...]:
         for backend in {id(each.backend): each.backend for each in asked}.values():
             ends.callback(_revoke, backend, unrevoked)
         for each in asked:
-            each.begin(ends)
+            each.begin(ends, issue=issue)
         deadline = world.clock.now() + ANSWERS_WITHIN
         seen = [each.seen(deadline - world.clock.now(), world.clock.now()) for each in asked]
     return (*seen, *unrevoked)
@@ -57,9 +62,9 @@ class _Asked:
         self.backend = backends.acquire(self._source.backend)
         ends.callback(backends.release, self._source.backend)
 
-    def begin(self, ends: ExitStack) -> None:
+    def begin(self, ends: ExitStack, *, issue: bool) -> None:
         """Have it read, unless that would leave something behind."""
-        told = _rehearsed(self.backend, self._source.read)
+        told = _rehearsed(self.backend, self._source.read, issue=issue)
         if told is not None:
             self._settle(told)
         else:
@@ -79,9 +84,10 @@ class _Asked:
         meant = interpreted(self._outcome, self._source, self._parse)
         judged = meant if self._rules is None else _judged(Guard(self._rules), meant)
         if isinstance(judged, Failure):
-            return Seen(name=self._name, good=False, told=f"{judged.kind}: {judged.reason}")
+            return Seen(name=self._name, good=False, told=f"{judged.kind}: {judged.reason}", outcome=judged)
         expires = "" if judged.expires is None else f"expires in {judged.expires - now:.0f} s"
-        return Seen(name=self._name, told="; ".join(filter(None, (shape(judged.value), judged.detail, expires))))
+        told = "; ".join(filter(None, (shape(judged.value), judged.detail, expires)))
+        return Seen(name=self._name, told=told, outcome=judged)
 
     def _settle(self, outcome: Outcome | str) -> None:
         if self._outcome is None:
@@ -126,12 +132,12 @@ def _judged(guard: Guard, outcome: Outcome) -> Outcome:
     return guard.judge(outcome)
 
 
-def _rehearsed(backend: Backend, read: object) -> Outcome | str | None:
+def _rehearsed(backend: Backend, read: object, *, issue: bool) -> Outcome | str | None:
     """Return what can be told of a read that is better not done; None for one that may be."""
     if not isinstance(backend, ReadingBackend):
         return None
     try:
-        return backend.rehearse(read)
+        return backend.rehearse(read, issue=issue)
     except ReadFailed as failed:
         return Failure(kind=failed.kind, reason=str(failed), at=0.0)
 

@@ -141,8 +141,10 @@ class ReadingBackend(ABC):
         """Return whether `look` may read this again: not if it mints something, or if it is watched anyway."""
         return True
 
-    def rehearse(self, read: Hashable) -> str | None:  # noqa: ARG002 - for subclasses
+    def rehearse(self, read: Hashable, *, issue: bool = True) -> str | None:  # noqa: ARG002 - for subclasses
         """Return what can be told of a read without doing it, where that would leave something behind; None where it may be done.
+
+        With `issue` it may be done if what is issued for it can be revoked afterwards.
 
         Raises:
             ReadFailed: it would fail.

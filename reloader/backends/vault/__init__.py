@@ -68,11 +68,11 @@ class Backend(ReadingBackend):
         issued = self._leases.current(cast("Read", read))
         return None if issued is None else issued.reading()
 
-    def rehearse(self, read: Hashable) -> str | None:
+    def rehearse(self, read: Hashable, *, issue: bool = True) -> str | None:
         """Write nothing, issue nothing that may not be revoked, and log in only with what is good more than once."""
         if self._plan.auth.secret_id_wrapped:
             return "not asked: the secret_id is wrapped, and can be unwrapped once only, by the sidecar"
-        return self._reader.rehearsed(cast("Read", read))
+        return self._reader.rehearsed(cast("Read", read), issue=issue)
 
     def repeatable(self, read: Hashable) -> bool:
         """Return whether it only reads."""

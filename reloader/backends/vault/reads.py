@@ -140,8 +140,8 @@ class Reader:
         stamp = _stamp(number, _inner(_inner(data, "versions"), str(number)))
         return stamp == seen.stamp and not stamp[-2]  # a time of deletion may have come since
 
-    def rehearsed(self, read: Read) -> str | None:
-        """Return what the token may do where a read would leave something behind; None where it leaves nothing.
+    def rehearsed(self, read: Read, *, issue: bool) -> str | None:
+        """Return what the token may do where a read would leave something behind; None where it leaves nothing, or what may be revoked.
 
         Raises:
             ReadFailed: it may not do that.
@@ -149,14 +149,14 @@ class Reader:
         """
         if isinstance(read, Secret):
             kind = self._mounts.of(read.path).kind
-            if kind == "kv" or self._client.identity.token().ours or self._may(_REVOKE, "update"):
+            if kind == "kv" or (issue and (self._client.identity.token().ours or self._may(_REVOKE, "update"))):
                 return None
         capability = "update" if isinstance(read, Write) else "read"
         if not self._may(read.path, capability):
             what = f'permission denied; the policy of the token must hold: path "{read.path}" {{ capabilities = ["{capability}"] }}'
             raise self._client.failure(FailureKind.REFUSED, read.path, what)
-        if isinstance(read, Write):
-            return "the token may write there; nothing was issued"
+        if isinstance(read, Write) or not issue:
+            return f"the token may {'write' if isinstance(read, Write) else 'read'} there; nothing was issued"
         return f"the token may read there; nothing was issued, since it may not revoke that ({_REVOKE})"
 
     def _may(self, path: str, capability: str) -> bool:
