@@ -1,5 +1,6 @@
 """`rollback` and `resume`: through the control socket where there is one, else by a wish that is left on the volume."""
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -9,8 +10,10 @@ from reloader.plan import Pipeline, Plan
 from reloader.record import Damaged, Record
 from reloader.state import state_directory
 from reloader.volume import layout
+from reloader.volume.home import LARGEST
 from reloader.volume.wish import NAME, NotPossible, Wish, chosen, leave
 from reloader.world import World
+from reloader.world.unlinked import read
 
 TAKEN_WITHIN = 5.0
 """How many seconds a running reloader has to take a wish until the person is told that none did."""
@@ -47,7 +50,7 @@ def _meant(plan: Plan, name: str | None, wish: Wish) -> list[Pipeline]:
 
 
 def _by_wish(pipeline: Pipeline, wish: Wish, world: World) -> str:
-    volume = Path(pipeline.volume.path).absolute() if pipeline.volume else Path()
+    volume = Path(os.path.realpath(pipeline.volume.path)) if pipeline.volume else Path()
     home = volume / layout.HOME
     try:
         exact = _exact(volume, _record(home), wish, world)
@@ -63,7 +66,7 @@ def _by_wish(pipeline: Pipeline, wish: Wish, world: World) -> str:
 
 def _record(home: Path) -> Record:
     try:
-        return Record.from_json((home / "record.json").read_bytes())
+        return Record.from_json(read(home / "record.json", LARGEST))
     except FileNotFoundError:
         raise NotPossible(f"nothing was ever published in {home.parent}") from None
     except Damaged as damaged:

@@ -12,8 +12,8 @@ USUAL = Path("/run/reloader")
 def state_directory(plan: State) -> Path | None:
     """Return the directory that the process may use, or None where there is none."""
     if plan.path is not None:
-        return Path(plan.path).absolute()
-    return USUAL if USUAL.is_dir() and os.access(USUAL, os.W_OK | os.X_OK) else None
+        return Path(os.path.realpath(plan.path))
+    return Path(os.path.realpath(USUAL)) if USUAL.is_dir() and os.access(USUAL, os.W_OK | os.X_OK) else None
 
 
 def record_home(directory: Path, pipeline: str) -> Path:

@@ -1,5 +1,6 @@
 """Which process is meant: of all that match, the one at the top of its tree; or each of these."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -159,8 +160,7 @@ class Finder:
         if self._match.pidfile is None:
             return None
         try:
-            with Path(self._match.pidfile).open(encoding="ascii", errors="replace") as file:
-                written = file.readline(32).strip()  # PostgreSQL writes more lines
+            written = _first_line(self._match.pidfile)
         except PermissionError:
             raise Held(Trouble.PERMISSION, f"the pid file {self._match.pidfile} may not be read: let this user read it") from None
         except OSError as error:
@@ -200,6 +200,15 @@ def _executing_master(table: Mapping[int, Process], found: Process) -> Process |
     """Return the one that is meant, where what was found is only its worker: HAProxy's master executes itself at each reload."""
     above = (table[pid] for pid in _ancestors(table, found.pid))
     return next((process for process in above if is_executing(process) and process.comm == found.comm), None)
+
+
+def _first_line(path: str) -> str:
+    # The file is the target's own and may be anything: opening a pipe must not make us wait.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 32).partition(b"\n")[0].decode("ascii", "replace").strip()  # PostgreSQL writes more lines
+    finally:
+        os.close(descriptor)
 
 
 def _bytes(text: str) -> bytes:

@@ -6,6 +6,7 @@ start finds either the old set or the new one, and what is still to do.
 """
 
 import logging
+import os
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -39,10 +40,11 @@ class Volume:
     def __init__(self, plan: Plan, world: World) -> None:
         self._plan = plan
         self._world = world
-        self._home = Home(Path(plan.path).absolute() / layout.HOME, world)
+        self.path = Path(os.path.realpath(plan.path))
+        """Real, so that no link is followed from here on."""
+        self._home = Home(self.path / layout.HOME, world)
         self._key = b""
         self._published: Published | None = None
-        self.path = Path(plan.path).absolute()
         self._links = Links(self.path, world.disk)
         self.record = Record(boot=world.clock.boot())
         """What is remembered; `remember` changes it."""
@@ -149,7 +151,7 @@ class Volume:
 
     def target_directory(self, number: int) -> str:
         """Return the directory of a generation as the target sees it."""
-        root = Path(self._plan.target_path) if self._plan.target_path else self.path
+        root = Path(self._plan.target_path or self._plan.path).absolute()
         return str(root / layout.generation_name(number))
 
     def stage(self, number: int, rendered: Rendered, fingerprint: str, expires: float | None = None, *, fallback: bool = False) -> Path:

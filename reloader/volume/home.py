@@ -12,6 +12,7 @@ from reloader.record import Damaged, Record
 from reloader.volume.errors import VolumeError, VolumeLocked
 from reloader.volume.fingerprints import KEY_BYTES
 from reloader.world import World
+from reloader.world.unlinked import NotOurs, read
 
 log = logging.getLogger("reloader")
 
@@ -23,6 +24,8 @@ _MADE_BY_ANOTHER = (
     "or remove {home}"
 )
 _RECORD, _KEY, _LOCK, _TEMPORARY = "record.json", "key", "lock", ".tmp"
+LARGEST = 16 * 1024 * 1024
+"""How many bytes of a file there are read."""
 
 
 class Home:
@@ -83,7 +86,10 @@ class Home:
             OSError: it cannot be made.
 
         """
-        key = self._read(_KEY)
+        try:
+            key = self._read(_KEY)
+        except NotOurs:
+            key = None
         if key is None or len(key) != KEY_BYTES:
             key = secrets.token_bytes(KEY_BYTES)
             self._replace(_KEY, key)
@@ -97,12 +103,12 @@ class Home:
             OSError: it cannot be set aside.
 
         """
-        data = self._read(_RECORD)
-        if data is None:
-            return None
         try:
+            data = self._read(_RECORD)
+            if data is None:
+                return None
             record = Record.from_json(data)
-        except Damaged as damaged:
+        except (Damaged, NotOurs) as damaged:
             self._set_aside(damaged)
             return None
         self._saved = data
@@ -111,7 +117,7 @@ class Home:
     def peek(self) -> Record | None:
         """Return the record without a lock and without a mark; None where there is none that can be read."""
         try:
-            return Record.from_json((self._path / _RECORD).read_bytes())
+            return Record.from_json(read(self._path / _RECORD, LARGEST))
         except (OSError, Damaged):
             return None
 
@@ -143,13 +149,13 @@ class Home:
 
     def _read(self, name: str) -> bytes | None:
         try:
-            return (self._path / name).read_bytes()
+            return read(self._path / name, LARGEST)
         except FileNotFoundError:
             return None
         except PermissionError as error:
             raise self._refused(error) from error
 
-    def _set_aside(self, damaged: Damaged) -> None:
+    def _set_aside(self, damaged: Exception) -> None:
         path = self._path / f"{_RECORD}.damaged-{self._world.clock.wall():.0f}"
         log.warning(
             "record set aside", extra={"fields": {"path": str(path), "reason": f"{damaged}; what is published is signalled once more"}}
@@ -166,7 +172,7 @@ class Home:
 
     def _holder(self) -> str:
         try:
-            return (self._path / _LOCK).read_text(encoding="utf-8", errors="replace").strip() or "it has not said which"
+            return read(self._path / _LOCK, LARGEST).decode(errors="replace").strip() or "it has not said which"
         except OSError:
             return "which one cannot be seen from here"
 

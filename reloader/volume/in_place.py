@@ -145,7 +145,7 @@ class InPlace(Volume):
         mode, uid, gid = self._attributes(name, wanted.st_mode, wanted.st_uid, wanted.st_gid)
         if mode not in (KEEP, stat.S_IMODE(there.st_mode)) or uid not in (KEEP, there.st_uid) or gid not in (KEEP, there.st_gid):
             return True
-        return there.st_size != wanted.st_size or path.read_bytes() != staged.read_bytes()
+        return there.st_size != wanted.st_size or layout.read_file(path) != layout.read_file(staged)
 
     def _attributes(self, name: str, mode: int, uid: int, gid: int) -> tuple[int, int, int]:
         """Return what an existing file gets of these: only what is configured, and a mode only where it is not the usual one."""
@@ -157,7 +157,7 @@ class InPlace(Volume):
         )
 
     def _write(self, name: str, staged: Path) -> None:
-        path, disk, data, made = self.path / name, self._world.disk, staged.read_bytes(), staged.stat()
+        path, disk, data, made = self.path / name, self._world.disk, layout.read_file(staged), staged.stat()
         obstacle = _obstacle(self.path, name)
         if obstacle is not None:  # a link of ours, from when this volume was not written in place
             disk.remove_file(obstacle)

@@ -11,12 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from reloader.volume.errors import VolumeError
+from reloader.world import unlinked
 
 DATA = "..data"
 DATA_TEMPORARY = "..data_tmp"
 HOME = "..reloader"
 REMOVED = "_gone"
 """Ends the name of a generation that is being removed: it goes in one step, so that no half of one is ever taken for a whole."""
+
+LARGEST = 64 * 1024 * 1024
+"""How many bytes a file of a set may hold; no set that we make has more."""
 
 _GENERATION = re.compile(r"\.\.(0|[1-9][0-9]*)")
 _REMOVED = re.compile(_GENERATION.pattern + REMOVED)
@@ -148,7 +152,17 @@ def read_files(volume: Path) -> Mapping[str, bytes]:
     """
     number = linked(volume)
     root = volume / generation_name(number or 0)
-    return {} if number is None else {name: (root / name).read_bytes() for name in file_names(root)}
+    return {} if number is None else {name: read_file(root / name) for name in file_names(root)}
+
+
+def read_file(path: Path) -> bytes:
+    """Return what a file of a set holds.
+
+    Raises:
+        OSError: it may not be read, or is none: a link that somebody put there could lead to our own secrets.
+
+    """
+    return unlinked.read(path, LARGEST)
 
 
 def file_names(generation: Path) -> Iterator[str]:

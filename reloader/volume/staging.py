@@ -23,7 +23,7 @@ def write_set(root: Path, rendered: Rendered, dir_mode: int, disk: Disk) -> None
     folders = [root, *(root / folder for folder in layout.folders(rendered))]
     for folder in folders:
         disk.make_directory(folder, dir_mode, group)
-    group = root.stat().st_gid
+    group = root.stat(follow_symlinks=False).st_gid
     owners = resolve_all(rendered, group)
     for name, file in rendered.items():
         uid, gid = owners[file.owner, file.group]

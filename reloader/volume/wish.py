@@ -10,6 +10,7 @@ from typing import Literal
 
 from reloader.record import Generation, Record
 from reloader.world import World
+from reloader.world.unlinked import read
 
 log = logging.getLogger("reloader")
 
@@ -87,14 +88,13 @@ class Wishes:
             status = self._path.stat(follow_symlinks=False)
             if (status.st_ino, status.st_ctime_ns) == self._taken:
                 return None
-            with self._path.open("rb") as file:
-                data = file.read(LARGEST)
+            self._taken = status.st_ino, status.st_ctime_ns
+            data = read(self._path, LARGEST)
         except FileNotFoundError:
             return None
         except OSError as error:
             log.warning("wish not read", extra={"fields": {"path": str(self._path), "reason": error.strerror}})
             return None
-        self._taken = status.st_ino, status.st_ctime_ns
         return _parsed(data, self._path)
 
     def remove(self) -> None:

@@ -156,6 +156,11 @@ class TestConditions:
 
         assert trouble(targets(pidfile=str(tmp_path / "pid"))) is Trouble.ABSENT
 
+    def test_a_pid_file_that_is_a_pipe_makes_nobody_wait(self, targets, tmp_path):
+        os.mkfifo(tmp_path / "pid")
+
+        assert trouble(targets(pidfile=str(tmp_path / "pid"))) is Trouble.ABSENT
+
     def test_a_pid_file_that_is_not_there_yet_names_nobody(self, targets, tmp_path):
         assert trouble(targets(pidfile=str(tmp_path / "pid"))) is Trouble.ABSENT
 
@@ -429,3 +434,47 @@ def test_a_worker_is_not_taken_while_its_master_executes_itself(start, targets):
     assert trouble(target) is Trouble.NOT_READY
     master, executing.pid = executing.pid, 0
     assert target.find().pid == master
+
+
+PRETENDING = "import ctypes, sys; ctypes.CDLL(None).prctl(15, sys.argv[1].encode()); print(flush=True); sys.stdin.read()"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="takes root to become another user")
+class TestPretenders:
+    @pytest.fixture
+    def pretender(self) -> Iterator[Starter]:
+        """Starts a process of another user that calls itself, and is called, as it likes."""
+        started = []
+
+        def start(name: str, *argv: str) -> subprocess.Popen[str]:
+            command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", PRETENDING, name, *argv]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            started.append(process)
+            process.stdout.readline()
+            return process
+
+        yield start
+        for each in started:
+            each.kill()
+            each.communicate()
+
+    def test_one_that_takes_the_name_keeps_the_signal_away_from_both(self, start, targets, pretender):
+        """It is not clear which is meant, so nobody is asked, and that is told with both users."""
+        name = unique()[:15]
+        child, other = start.target(name), pretender(name)
+        clock = Stepped()
+        target = targets(replace(sidecar(), clock=clock), name=name)
+
+        assert trouble(target) is Trouble.NOT_READY
+        clock.later = AMBIGUITY_LASTS + 1
+        with pytest.raises(Held, match=rf"2 processes match .*\(pid {child.pid}, uid 0\).*\(pid {other.pid}, uid 65534\)"):
+            target.find()
+
+    @pytest.mark.parametrize("by", ["name", "cmdline"])
+    def test_the_user_tells_it_apart(self, start, targets, pretender, by):
+        """A name is anyone's to take, and a user is not."""
+        name = unique()[:15]
+        child = start.target(name)
+        pretender(name, name)
+
+        assert targets(**{by: name}, uid=0).find().pid == child.pid
