@@ -11,6 +11,7 @@ import pytest
 
 from tests.scale import rounds
 from tests.servers import UnavailableError, missing, running
+from tests.servers.browser import Browser
 from tests.servers.certificates import Authority
 from tests.servers.consul import Consul
 from tests.servers.haproxy import Haproxy
@@ -89,6 +90,13 @@ def own_consul(tmp_path: Path) -> Iterator[Consul]:
     """A running Consul of this test alone."""
     with running(lambda: Consul(tmp_path / "consul")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window; opening an address in it leaves nothing of the one before."""
+    with running(Browser) as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def document(status: Status, version: str) -> dict[str, Any]:
         "ready": status.ready,
         "stuck": list(status.alive()),
         "configuration": {"successful": status.config_successful, "mistakes": list(status.config_mistakes)},
-        "pipelines": [_pipeline(report, now, wall) for report in status.reports.values()],
+        "pipelines": [_pipeline(report, now, wall) for _, report in sorted(status.reports.items())],
     }
 
 

@@ -176,16 +176,22 @@ def _source(source: Document, now: float) -> Stage:
     age, ends = source["age_seconds"], source["expires_at"]
     facts = [source["detail"]] if source["detail"] else []
     facts += [_ends(ends, now)] if ends is not None else []
-    facts += ["held: its newest value is not used, because a set with it was refused"] if source["held"] else []
-    over = age is None or (ends is not None and ends <= now)
+    facts += ["its newest value is not used, because a set with it was refused"] if source["held"] else []
+    ended = ends is not None and ends <= now
     return Stage(
         name=source["name"],
         kind=source["kind"],
-        mood="bad" if over else "good" if source["up"] and not source["held"] else "warn",
-        state="never read" if age is None else f"{span(age)} old" if age >= 1 else "current",
+        mood="bad" if ended or age is None else "good" if source["up"] and not source["held"] else "warn",
+        state=_currency(age, ended=ended, held=source["held"]),
         facts=tuple(facts),
         trouble=source["failure"] or "",
     )
+
+
+def _currency(age: float | None, *, ended: bool, held: bool) -> str:
+    if age is None or ended:
+        return "ended" if ended else "never read"
+    return f"{f'{span(age)} old' if age >= 1 else 'current'}{', held' if held else ''}"
 
 
 def _volume(pipeline: Document, now: float) -> Stage:
@@ -206,14 +212,22 @@ def _volume(pipeline: Document, now: float) -> Stage:
 
 
 def _target(pipeline: Document, now: float) -> Stage:
-    target, confirmed = pipeline["target"], pipeline["generations"]["confirmed"]
-    facts = [f"pid {target['pid']}"] if target["pid"] else []
-    facts += [f"generation {confirmed} is the last it confirmed"] if pipeline["owed"] and confirmed else []
-    if pipeline["last_reload_success_at"] is not None:
-        facts.append(f"reloaded {ago(pipeline['last_reload_success_at'], now)}")
-    facts += ["the last reload failed"] if pipeline["last_reload_successful"] is False else []
+    kind = pipeline["target"]["kind"]
+    facts = ["readers look for themselves"] if kind == "none" else _reloads(pipeline, now)
     mood, state = _delivery(pipeline)
-    return Stage(name="target", kind=target["kind"], mood=mood, state=state, facts=tuple(facts), trouble=pipeline["owed"] or "")
+    return Stage(name="target", kind=kind, mood=mood, state=state, facts=tuple(facts), trouble=pipeline["owed"] or "")
+
+
+def _reloads(pipeline: Document, now: float) -> Iterator[str]:
+    confirmed, at = pipeline["generations"]["confirmed"], pipeline["last_reload_success_at"]
+    if pipeline["target"]["pid"]:
+        yield f"pid {pipeline['target']['pid']}"
+    if pipeline["owed"] and confirmed:
+        yield f"generation {confirmed} is the last it confirmed"
+    if at is not None:
+        yield f"reloaded {ago(at, now)}"
+    if pipeline["last_reload_successful"] is False:
+        yield "the last reload failed"
 
 
 def _delivery(pipeline: Document) -> tuple[Mood, str]:
@@ -257,15 +271,15 @@ def _advice_for_all(mistakes: tuple[str, ...], stuck: tuple[str, ...]) -> Iterat
 
 
 def _event(event: Document, now: float) -> Happened:
-    times = f" {event['times']} times" if event["times"] > 1 else ""
+    times = f"{event['times']} times" if event["times"] > 1 else ""
     return Happened(
         at=event["at"],
         when=ago(event["at"], now),
         stage=event["stage"],
         generation=event["generation"],
         mood="good" if event["outcome"] == "ok" else "bad",
-        outcome=f"{event['outcome']}{times}",
-        took=_took(event["duration_seconds"]),
+        outcome=event["outcome"],
+        took=", ".join(filter(None, [times, _took(event["duration_seconds"])])),
         reason=event["reason"],
     )
 

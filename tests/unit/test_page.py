@@ -73,8 +73,9 @@ def test_what_is_owed_rejected_closed_and_refused_is_told_with_what_to_do():
         "✕ reload owed",
         "troubled: pid 42 runs as uid 101",
         "check: nginx.conf:3:1: the key is not its certificate's",
-        "What to do reloader doctor says what is between",
-        "✕ failed 14 times",
+        "What to do mend the value or the template",
+        "reloader doctor says what is between this and the target",
+        "signal 7 14 times ✕ failed",
         "closed not_ready, withdraw, stop_target",
         "✕ withdrawn",
     ):
@@ -138,7 +139,7 @@ def test_a_long_change_is_shown_whole_on_demand_and_that_is_in_the_address():
 def test_several_pipelines_are_told_at_a_glance_first():
     text = page(GOOD, OWED, CLOSED).text
 
-    assert text.index("web ✓ ready app ! ready, degraded db ✕ closed") < text.index("Sources")
+    assert text.index("app ! ready, degraded db ✕ closed web ✓ ready") < text.index("Sources")
 
 
 @pytest.mark.parametrize("report", EVERY, ids=lambda report: report.name)

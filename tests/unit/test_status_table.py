@@ -27,9 +27,9 @@ def test_what_is_wrong_is_told_where_it_is_and_what_to_do_next():
     text = "\n".join(lines(OWED))
 
     assert text.startswith("app  ready, degraded (fail-open)\n")
-    assert "site (files)     current     12 files, held: its newest value is not used" in text
-    assert "tls (vault)      1 min old   lease, renewable, ended 5 s ago, unreachable: connection refused" in text
-    assert "routes (consul)  never read  refused: 403 permission denied" in text
+    assert "site (files)     current, held  12 files, its newest value is not used" in text
+    assert "tls (vault)      ended          lease, renewable, ended 5 s ago, unreachable: connection refused" in text
+    assert "routes (consul)  never read     refused: 403 permission denied" in text
     assert "generation 7  published 3 min ago, generation 8 waits" in text
     assert "  rejected check: nginx.conf:3:1: the key is not its certificate's" in text
     assert "target   process pid 42  reload owed  generation 6 is the last it confirmed" in text
@@ -45,9 +45,9 @@ def test_what_is_wrong_is_told_where_it_is_and_what_to_do_next():
 def test_events_are_aligned_and_the_newest_comes_first():
     events = [line for line in lines(OWED) if line.startswith("  event")]
 
-    assert events[0] == "  event    3 s ago    signal   7  failed 14 times         permission: not permitted"
-    assert events[1] == "  event    4 s ago    check    8  failed           2.5 s  the key is not its certificate's"
-    assert events[2] == "  event    1 min ago  publish  7  ok               12 ms"
+    assert events[0] == "  event    3 s ago    signal   7  failed  14 times  permission: not permitted"
+    assert events[1] == "  event    4 s ago    check    8  failed  2.5 s     the key is not its certificate's"
+    assert events[2] == "  event    1 min ago  publish  7  ok      12 ms"
     assert len(events) == 10
 
 
@@ -77,7 +77,11 @@ def test_a_target_that_does_not_run_is_no_alarm():
 
 
 def test_the_start_is_told():
-    assert lines(STARTING)[:3] == ["new  not ready (fail-open)", "  volume   nothing published", "  target   none  nothing to confirm"]
+    assert lines(STARTING)[:3] == [
+        "new  not ready (fail-open)",
+        "  volume   nothing published",
+        "  target   none  nothing to confirm  readers look for themselves",
+    ]
 
 
 def test_what_is_wrong_with_the_process_comes_after_its_pipelines():
