@@ -185,7 +185,7 @@ class Delivery:
             return held
         except StageFailed as failed:
             return failed.cause if isinstance(failed.cause, Held) else Held(Trouble.GONE, str(failed))
-        self._handover.under[instance] = under = _Under(verification, now)
+        self._handover.under[instance] = under = _Under(verification, self._world.clock.now())
         self._judge(instance, under)
         return None
 
