@@ -148,6 +148,8 @@ class Finding:
     effect: Effect
     reason: str
     cause: Cause
+    in_open: Effect
+    """What it would be to an open pipeline."""
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,10 @@ def verdict(facts: Facts) -> Verdict:
     findings = tuple(_findings(facts))
     effect = max((finding.effect for finding in findings), default=Effect.SERVE)
     relied_on = effect < Effect.NOT_READY
-    open_anyway = effect is Effect.CLOSED and facts.published and not facts.not_ready_when_closed
+    ready_anyway = facts.published and not facts.not_ready_when_closed and all(each.in_open < Effect.NOT_READY for each in findings)
     return Verdict(
         effect,
-        ready=relied_on or open_anyway,
+        ready=relied_on or ready_anyway,
         started=relied_on,
         reasons=(*(finding.reason for finding in findings), *(_why_nothing(facts) if not facts.published else ())),
         causes=frozenset(finding.cause for finding in findings if finding.effect is Effect.CLOSED),
@@ -196,13 +198,13 @@ def verdict(facts: Facts) -> Verdict:
 def _findings(facts: Facts) -> Iterator[Finding]:
     for row in TABLE:
         for mode, reason in row.cases(facts):
-            yield Finding(row.closed if mode == "closed" else row.open, reason, row.cause)
+            yield Finding(row.closed if mode == "closed" else row.open, reason, row.cause, row.open)
 
 
 def _why_nothing(facts: Facts) -> Iterator[str]:
     yield from (f"source {source.name}: {source.failure}" for source in facts.sources if source.failure)
     if facts.volume_taken:
-        yield from (reason for reason in (facts.first_refused or facts.rejected, facts.unwritable, facts.fallback_failed) if reason)
+        yield from (reason for reason in (facts.rejected, facts.unwritable, facts.fallback_failed) if reason)
 
 
 def _if(holds: bool, facts: Facts, reason: str) -> tuple[Case, ...]:

@@ -162,6 +162,20 @@ def test_closed_without_not_ready_stays_ready():
     assert (verdict(facts).closed, verdict(facts).ready) == (True, True)
 
 
+@pytest.mark.parametrize(
+    "unreliable",
+    [
+        {"volume_taken": False, "unwritable": "it belongs to another user", "unwritable_for": 601.0},
+        {"volume_taken": False, "rejected": "no", "rejected_for": 601.0},
+        {"fallback_published": True, "first_refused": "check: no", "rejected": "check: no"},
+    ],
+    ids=["the volume is not taken for long", "not taken, and closed for another reason", "the fallback after a refused first set"],
+)
+def test_closed_without_not_ready_is_not_ready_where_open_would_not_be(unreliable):
+    """To close may cost nothing, but it never makes anything ready."""
+    assert not verdict(replace(GOOD, mode="closed", not_ready_when_closed=False, **unreliable)).ready
+
+
 def test_closed_with_nothing_published_is_never_ready():
     assert not verdict(replace(NOTHING, mode="closed", not_ready_when_closed=False)).ready
 
