@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
+from pathlib import Path
 from typing import Literal, cast
 
 from reloader.backends.mounts import Mounts
@@ -32,6 +33,8 @@ LONGEST_LOOK = 60.0
 """How many seconds a look may take; a longer one counts as no answer."""
 CLOSING = 2.0
 """How many seconds `close` waits for the thread."""
+SECRETS = ("/run/secrets", "/var/run/secrets")
+"""Where container engines mount secrets; compose takes them from files of the host, with whatever mode those have."""
 ATTEMPTS = 10
 """How many looks are begun while the directory changes under them, before the thread reports again."""
 
@@ -231,10 +234,15 @@ class Backend:
             at=now,
             whole=found.place.exchanged(place),
             changed=self._clock.dated(found.changed),
-            secret=found.private or found.place.identity[0] in self._mounts.memory,
+            secret=self._is_secret(found),
             detail=_detail(found),
         )
         return _Known(reading, found.place)
+
+    def _is_secret(self, found: Contents) -> bool:
+        """Return whether what was read looks like a Secret, by its mode or where it is."""
+        in_memory = {found.place.identity[0], *found.devices} & self._mounts.memory
+        return found.private or bool(in_memory) or any(Path(found.place.root).is_relative_to(place) for place in SECRETS)
 
     def _by_inbox(self, news: Mapping[Scan, Outcome]) -> list[tuple[Inbox, dict[str, Outcome]]]:
         batches: dict[int, tuple[Inbox, dict[str, Outcome]]] = {}

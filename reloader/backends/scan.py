@@ -106,6 +106,8 @@ class Contents:
     """The newest change time of what was read, or of the link to its generation, in seconds of the wall clock."""
     private: bool = False
     """Whether some file may not be read by everyone."""
+    devices: set[int] = field(default_factory=set)
+    """Where the files are, which a mount of a single file or a link may put elsewhere than their directory."""
     size: int = 0
 
 
@@ -269,6 +271,7 @@ class Look:
         found.size += len(file.data)
         found.changed = max(found.changed, file.status.st_ctime)
         found.private = found.private or not file.status.st_mode & stat.S_IROTH
+        found.devices.add(file.status.st_dev)
         if found.size > MAX_BYTES:
             raise self._too_much(f"more than {MAX_BYTES >> 20} MiB")
 

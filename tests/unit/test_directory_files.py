@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 import time
 from pathlib import Path
 
@@ -211,6 +212,27 @@ def test_what_not_everyone_may_read_is_secret(plain):
 @pytest.mark.skipif(not any(point == "/dev/shm" for point in Mounts.read().points), reason="needs a tmpfs at /dev/shm")
 def test_what_is_in_memory_is_secret():
     assert Path("/dev/shm").stat().st_dev in Mounts.read().memory
+
+
+@pytest.mark.skipif(not any(point == "/dev/shm" for point in Mounts.read().points), reason="needs a tmpfs at /dev/shm")
+def test_a_file_in_memory_is_secret_whatever_its_directory_is_on(plain):
+    """As a Secret that is mounted by subPath, or that a link leads to."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as elsewhere, looking(plain) as backend:
+        Path(elsewhere.name).write_text("k")
+        Path(elsewhere.name).chmod(0o644)
+        (plain / "key").symlink_to(elsewhere.name)
+        inbox = Inbox()
+        backend.watch(names("key"), inbox, "key")
+        assert inbox.reading({"key": "k"}, "key").secret
+
+
+def test_what_is_where_engines_mount_secrets_is_secret(plain, monkeypatch):
+    """Compose binds a file of the host there, with the mode that it has."""
+    monkeypatch.setattr(directory, "SECRETS", (str(plain.parent),))
+    with looking(plain) as backend:
+        inbox = Inbox()
+        backend.watch(names("a"), inbox, "it")
+        assert inbox.reading({"a": "1"}, "it").secret
 
 
 def test_the_table_of_mounts_is_understood(tmp_path):
