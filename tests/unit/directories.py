@@ -41,6 +41,11 @@ class Inbox:
 
         return eventually(latest, within=20, every=0.002, what=f"a reading of {value!r}")
 
+    def failure_now(self, kind: FailureKind, name: str = "it") -> str | None:
+        """Return the reason of the latest outcome if it is a failure of that kind."""
+        outcome = self.outcomes(name)[-1]
+        return outcome.reason if isinstance(outcome, Failure) and outcome.kind is kind else None
+
     def failure(self, kind: FailureKind, name: str = "it") -> str:
         """Return the reason of the latest outcome once it is a failure of that kind."""
 

@@ -202,9 +202,9 @@ def exhausted(path: str) -> None:
         inbox.reading({"a": "2"})
         descriptors = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(2):  # two turns more
-            due = backend.heartbeats()[0].due
+            began = backend._began
             backend.look()
-            eventually(lambda due=due: backend.heartbeats()[0].due > due)
+            eventually(lambda began=began: backend._began > began)
         assert threading.active_count() == threads + 1
         assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
         assert [line for line in log.lines if "instance limit" in line] == log.lines
@@ -328,3 +328,40 @@ def test_a_file_that_may_be_read_now_is_read(plain, tmp_path):
     with watching(plain) as (_, inbox):
         (plain / "a").chmod(stat.S_IRUSR)
         inbox.reading({"a": "1"})
+
+
+def test_a_look_that_hangs_counts_as_no_answer_and_as_no_death(plain, monkeypatch):
+    """A network file system whose server is gone: the age shows it, and the reading is back as soon as the server is."""
+    from reloader.backends import directory as module
+
+    gate, original = threading.Event(), module.Look
+    with watching(plain) as (backend, inbox):
+        inbox.reading({"a": "1"})
+        settled(backend)
+        monkeypatch.setattr(module, "Look", lambda path: gate.wait(30) and original(path))
+        monkeypatch.setattr(module, "LONGEST_LOOK", 0.05)
+        began = World().clock.now()
+        backend.look()
+        reason = eventually(lambda: backend.tell_overdue() or inbox.failure_now(FailureKind.UNREACHABLE), what="the failure")
+        assert "has lasted for more than" in reason
+        failure = inbox.outcomes()[-1]
+        assert began <= failure.current_until <= failure.at
+        (beat,) = backend.heartbeats()
+        assert beat.due > World().clock.awake()
+        gate.set()
+        inbox.reading({"a": "1"})
+
+
+def test_only_the_names_that_are_meant_are_read_of_a_directory(plain):
+    """Whatever else it has, and whatever is below it; what is there and cannot be a file is empty."""
+    (plain / "a.yaml").write_text("1")
+    (plain / ".hidden.yaml").write_text("2")
+    (plain / "below").mkdir()
+    (plain / "below" / "b.yaml").write_text("3")
+    (plain / "c.yaml").symlink_to("nothing")
+    (plain / "d.yaml").mkdir()
+    with watching(plain, Scan(ending=".yaml")) as (backend, inbox):
+        inbox.reading({"a.yaml": "1", "c.yaml": "", "d.yaml": ""})
+        settled(backend)
+        (plain / "e.yaml").write_text("5")
+        inbox.reading({"a.yaml": "1", "c.yaml": "", "d.yaml": "", "e.yaml": "5"})

@@ -210,6 +210,19 @@ class TestFind:
         assert [source.settings.path for source in pipeline.sources.values()] == ["/etc/a", "/etc/b"]
         assert (pipeline.target.settings.match.name, pipeline.target.settings.signal, files) == ("app", 10, ())
 
+    def test_where_it_may_come_from_later_is_watched(self, write, tmp_path):
+        """A directory with all that comes into it, also the usual one while it is empty."""
+        empty, usual = tmp_path / "empty", tmp_path / "usual"
+        empty.mkdir()
+        usual.mkdir()
+        path = write(PIPELINE, "usual/a.yaml")
+        assert settings.places([path], [], {}, directory=usual) == (path,)
+        assert settings.places([], ["/etc/app"], {}, directory=usual) == ()
+        assert settings.places([], [], {"RELOADER_CONFIG": "/nowhere"}, directory=usual) == (Path("/nowhere"),)
+        assert settings.places([], [], {}, directory=usual) == (usual,)
+        assert settings.places([], [], {"CONFIG_DIR": "/etc/x"}, directory=empty) == (empty,)
+        assert settings.places([], [], {"CONFIG_DIR": "/etc/x"}, directory=tmp_path / "none") == ()
+
     def test_with_nothing_at_all_it_is_told_what_to_do(self, tmp_path):
         with pytest.raises(settings.ConfigurationInvalid, match=r"no configuration: name a file, put one into .*, or use --watch"):
             settings.find([], [], None, None, {}, directory=tmp_path)
