@@ -57,10 +57,10 @@ class Prometheus:
         self._daemon.stop(kill=kill)
         self._session.close()
 
-    def firing(self) -> set[tuple[str, str]]:
-        """Return what fires now: the name of the alert, and the instance it fires for."""
-        alerts = self.api("alerts")["alerts"]
-        return {(each["labels"]["alertname"], each["labels"].get("instance", "")) for each in alerts if each["state"] == "firing"}
+    def firing(self) -> dict[tuple[str, str], dict[str, str]]:
+        """Return what fires now: by the alert's name and its pipeline (empty where it has none), what it tells a person."""
+        alerts = [each for each in self.api("alerts")["alerts"] if each["state"] == "firing"]
+        return {(each["labels"]["alertname"], each["labels"].get("pipeline", "")): each["annotations"] for each in alerts}
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the samples that an expression gives now."""
