@@ -8,16 +8,14 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, build_opener
 
-from reloader import __version__, by_hand, control, logs, privacy, settings
+from reloader import __version__, by_hand, logs, privacy, settings
 from reloader.advice import advice, delays
 from reloader.once import once
 from reloader.online import online
+from reloader.onlooker import Onlooker, Unanswered, show, watch
 from reloader.plan import Pipeline, Plan
 from reloader.state import state_directory
 from reloader.supervisor import Supervisor
@@ -91,40 +89,30 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    plan = None if options.address else _plan(options)[0]
-    document = _status_by_socket(plan) if plan else None
-    if document is None:
-        document = _status_by_http(options.address or _status_address(plan.server.listen if plan else "off"))
-    if document is None:
+    onlooker = _onlooker(options)
+    if options.over:
+        watch(onlooker.ask, sys.stdout, as_json=options.json)
+        return DONE
+    try:
+        document = onlooker.ask()
+    except Unanswered as reason:
+        print(f"reloader: {reason}", file=sys.stderr)
         return FAILED
-    print(json.dumps(document, indent=1) if options.json else "\n".join(_table(document)))
+    show(document, sys.stdout, as_json=options.json)
     return DONE if document["ready"] else FAILED
 
 
-def _status_by_socket(plan: Plan) -> Mapping[str, Any] | None:
-    """Return the document from the control socket, or None where nobody listens or may be asked there."""
-    directory = state_directory(plan.state)
+def _onlooker(options: argparse.Namespace) -> Onlooker:
+    if options.address:
+        return Onlooker(None, options.address)
     try:
-        answer = control.ask(directory, {"do": "status"}) if directory else None
-    except control.Unreachable:
-        return None
-    return answer.get("status") if answer else None
-
-
-def _status_by_http(address: str | None) -> Mapping[str, Any] | None:
-    """Return the document from the endpoint; None, and why on stderr, where it cannot be had."""
-    if address is None:
-        print("reloader: server.listen is off, so nothing can be asked; give it an address, or set state.path", file=sys.stderr)
-        return None
-    try:
-        with build_opener(ProxyHandler({})).open(f"http://{address}/status", timeout=5) as answer:
-            return dict(json.load(answer))
-    except HTTPError as error:
-        print(f"reloader: {address} answered {error.code}: {error.read().decode().strip()}", file=sys.stderr)
-    except (URLError, OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        print(f"reloader: nothing answers on {address} ({reason}); is `reloader run` up, and server.listen not off?", file=sys.stderr)
-    return None
+        plan = _plan(options)[0]
+    except settings.ConfigurationInvalid as invalid:
+        if options.files:
+            raise
+        print(f"{invalid}\nreloader: so the one is asked that listens where it does by default", file=sys.stderr)
+        plan = Plan(pipelines=())
+    return Onlooker(state_directory(plan.state), plan.server.listen)
 
 
 def _by_hand(options: argparse.Namespace) -> int:
@@ -231,37 +219,6 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) or "''"
 
 
-def _status_address(listen: str) -> str | None:
-    if listen == "off":
-        return None
-    host, _, port = listen.rpartition(":")
-    return f"{'localhost' if host in ('', '[::]', '0.0.0.0') else host}:{port}"  # noqa: S104 - read, not bound
-
-
-def _table(document: Mapping[str, Any]) -> list[str]:
-    """Return the status as a table for people."""
-    lines = []
-    for pipeline in document["pipelines"]:
-        state = "closed" if pipeline["closed"] else "ready" if pipeline["ready"] else "not ready"
-        numbers = pipeline["generations"]
-        lines.append(f"{pipeline['name']}  {state}{', degraded' if pipeline['degraded'] else ''} (fail-{pipeline['mode']})")
-        lines += [f"  source   {_source_line(source)}" for source in pipeline["sources"]]
-        lines.append(f"  volume   published {numbers['published'] or '-'}, confirmed {numbers['confirmed'] or '-'}")
-        target = pipeline["target"]
-        lines.append(f"  target   {target['kind']}{' pid ' + str(target['pid']) if target['pid'] else ''}")
-        lines += [f"  {label:<8} {pipeline[label]}" for label in ("owed", "rejected") if pipeline[label]]
-        lines += [f"  held     generation {pipeline['held']}, by hand, until `reloader resume`"] if pipeline["held"] else []
-        lines += [f"  because  {reason}" for reason in pipeline["reasons"]]
-    lines += [f"configuration refused: {mistake}" for mistake in document["configuration"]["mistakes"]]
-    return lines
-
-
-def _source_line(source: Mapping[str, Any]) -> str:
-    age = "never read" if source["age_seconds"] is None else f"{source['age_seconds']:.0f} s old" if source["age_seconds"] else "current"
-    failure = f": {source['failure']}" if source["failure"] else ""
-    return f"{source['name']} ({source['kind']})  {age}  {source['detail']}{failure}".rstrip()
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reloader", description="Renders configuration onto a shared volume, and makes a running process take it."
@@ -277,8 +234,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="the findings as a document")
     manifest_help = "a Pod, Deployment, StatefulSet or DaemonSet, also in a stream; - for the standard input"
     doctor.add_argument("--manifest", action="append", default=[], type=Path, metavar="FILE", help=manifest_help)
-    status = _command(commands, "status", _status, "what the running one knows")
+    status = _command(commands, "status", _status, "what the running one knows", configured_by="files alone")
     status.add_argument("--json", action="store_true", help="the whole document")
+    status.add_argument("--watch", dest="over", action="store_true", help="go on showing it, until Ctrl-C")
     status.add_argument("--address", metavar="HOST:PORT", help="where it listens (default: as configured)")
     back = _command(commands, "rollback", _by_hand, "put an earlier generation back, and hold it", configured_by="--config")
     back.add_argument("generation", nargs="?", type=int, metavar="GENERATION", help="which (default: the newest that was confirmed before)")
@@ -296,11 +254,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, command: Any, text: str, configured_by: str = "files") -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(command=command, listen=None, log_level=None, log_format=None)
-    if configured_by == "files":
+    parser.set_defaults(command=command, listen=None, log_level=None, log_format=None, watch=[], process="", signal=None)
+    if configured_by.startswith("files"):
         parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a configuration file; one pipeline each")
     else:
         parser.add_argument(configured_by, dest="files", action="append", default=[], type=Path, metavar="FILE", help="as for run")
+    if configured_by == "files alone":
+        return parser
     parser.add_argument("--watch", action="append", default=[], metavar="DIR", help="no file: watch this mounted directory")
     parser.add_argument("--process", default="", metavar="NAME", help="no file: the process to signal")
     parser.add_argument("--signal", metavar="SIGNAL", help="no file: the signal, HUP unless told otherwise")
