@@ -113,6 +113,14 @@ def test_an_alert_says_whom_it_is_about_and_names_commands_that_there_are(alert:
     assert ALERTS[alert]["labels"]["severity"] in ("warning", "critical")
 
 
+def test_every_alert_is_in_the_reference() -> None:
+    section = (FOLDER.parents[1] / "docs" / "reference.md").read_text().partition("\n## Alerts\n")[2].partition("\n## ")[0]
+
+    assert re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE) == [
+        (name, rule["labels"]["severity"]) for name, rule in ALERTS.items()
+    ]
+
+
 SAMPLES = 160
 """Of a fleet's history: 40 minutes at 15 s."""
 Series = list[float | None]
