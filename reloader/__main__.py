@@ -8,9 +8,10 @@ from reloader import privacy
 def main() -> int:
     """Run the command in a process that nobody else looks into."""
     privacy.keep_private()
-    from reloader.cli import main as command  # noqa: PLC0415 - hundreds of milliseconds, in which all would be open
+    from reloader import cli, uncaught  # noqa: PLC0415 - hundreds of milliseconds, in which all would be open
 
-    return command()
+    uncaught.tell_without_values()
+    return cli.main()
 
 
 if __name__ == "__main__":

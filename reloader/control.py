@@ -1,11 +1,14 @@
 """The control socket: who runs as the same user, or as root, asks the running one; one JSON line for one JSON line."""
 
+import errno
 import json
 import logging
 import os
 import socket
+import stat
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reloader import __version__
+from reloader.internal import told
 from reloader.status import Status, document
 from reloader.volume.wish import NotPossible, Wish
 
@@ -24,6 +28,8 @@ REQUEST_LIMIT = 2.0
 """How many seconds a client has to say what it wants, and to take the answer."""
 ANSWER_LIMIT = 15.0
 """How many seconds a pipeline has to do what was asked, until the client is told that it is not done yet."""
+PAUSE = 0.1
+"""How many seconds pass after a connection that could not be taken (no descriptor left) until the next is tried."""
 CONNECTIONS = 4
 """How many are served at once; one more is told to come again."""
 
@@ -78,6 +84,7 @@ class Control:
         self._answer = answer
         self._socket: socket.socket | None = None
         self._slots = threading.BoundedSemaphore(CONNECTIONS)
+        self._closed = threading.Event()
 
     @property
     def is_open(self) -> bool:
@@ -88,7 +95,7 @@ class Control:
         """Listen, in the place of a socket that a crash left.
 
         Raises:
-            OSError: it cannot be made; EADDRINUSE where another process listens there.
+            OSError: it cannot be made; EADDRINUSE where another process listens there, EEXIST where something else has its name.
 
         """
         if not self._directory.is_dir():
@@ -104,10 +111,12 @@ class Control:
             listening.close()
             raise
         self._socket = listening
+        self._closed.clear()
         threading.Thread(target=self._serve, args=(listening,), name="control", daemon=True).start()
 
     def close(self) -> None:
         """Stop listening."""
+        self._closed.set()
         listening, self._socket = self._socket, None
         if listening is not None:
             with suppress(OSError):
@@ -120,7 +129,7 @@ class Control:
             try:
                 connection, _ = listening.accept()
             except OSError:
-                if self._socket is None:
+                if self._closed.wait(PAUSE):
                     return
                 continue
             if self._slots.acquire(blocking=False):
@@ -133,12 +142,12 @@ class Control:
     def _handle(self, connection: socket.socket) -> None:
         try:
             with closing(connection), suppress(OSError):
-                connection.settimeout(REQUEST_LIMIT)
                 request, refusal = _request(connection), _refusal(connection)
                 answer = _no(refusal) if refusal else self._answer(request)
+                connection.settimeout(REQUEST_LIMIT)  # of all that is sent together
                 connection.sendall(_line(answer))
-        except Exception as error:
-            log.exception("request failed: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours
+            log.error("request failed: %s", told(error))  # noqa: TRY400 - the text may quote a value
         finally:
             self._slots.release()
 
@@ -151,11 +160,16 @@ def _refusal(connection: socket.socket) -> str:
 
 
 def _request(connection: socket.socket) -> Any:
-    """Return what the client wants; None for what is too long or no JSON."""
-    with connection.makefile("rb") as stream:
-        line = stream.readline(LARGEST_REQUEST)
+    """Return what the client wants; None for what is too long or no JSON. However slowly it comes, it has `REQUEST_LIMIT` in all."""
+    deadline, data = time.monotonic() + REQUEST_LIMIT, b""
+    while b"\n" not in data and len(data) < LARGEST_REQUEST and (left := deadline - time.monotonic()) > 0:
+        connection.settimeout(left)
+        part = connection.recv(LARGEST_REQUEST - len(data))
+        if not part:
+            break
+        data += part
     try:
-        return json.loads(line)
+        return json.loads(data.partition(b"\n")[0])
     except (ValueError, RecursionError):
         return None
 
@@ -175,6 +189,9 @@ def _short(directory: Path) -> Iterator[str]:
 
 
 def _remove_stale(path: str) -> None:
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "something that is no socket has its name; remove it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.settimeout(REQUEST_LIMIT)
         try:

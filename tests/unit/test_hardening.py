@@ -177,3 +177,38 @@ def test_what_is_executed_is_as_open_as_any_other(tmp_path):
         command, env={"A": "b", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() in ("A8", "P8"), "4096 bytes are 8 blocks"
+
+
+UNCAUGHT = """
+import sys, threading
+from reloader import uncaught
+uncaught.tell_without_values()
+class Odd:
+    def __del__(self):
+        raise ValueError("canary-unraisable")
+Odd()
+def fail():
+    raise KeyError("canary-uncaught")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+fail()
+"""
+
+
+def test_an_error_that_nothing_catches_tells_no_value():
+    """In no thread, and where none can be raised; the exit status says that something went wrong."""
+    done = subprocess.run([sys.executable, "-c", UNCAUGHT], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["internal error: ValueError", "internal error: KeyError", "internal error: KeyError"]
+
+
+def test_the_command_is_private_before_anything_else_of_it_is_loaded():
+    """Until then all is open, and what is opened then stays so."""
+    script = (
+        "import sys; from reloader import privacy, __main__\n"
+        "privacy.keep_private = lambda: sys.exit(f'{sorted(name for name in sys.modules if name.startswith(\"reloader\"))}')\n"
+        "__main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "['reloader', 'reloader.__main__', 'reloader.privacy']"
