@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from reloader.check import CheckErrored, CheckRefused
-from reloader.pipeline.closing import Closing
 from reloader.internal import told
+from reloader.pipeline.closing import Closing
 from reloader.pipeline.content import Content
 from reloader.pipeline.delivery import Delivery, Refusal
 from reloader.pipeline.facts import Freshness, View, facts, report

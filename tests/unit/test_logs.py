@@ -179,23 +179,3 @@ def test_what_people_write_stays_as_it_is() -> None:
     """Only what steers is written out."""
     assert "größer als 5 µs" in line("json", reason="größer als 5 µs")
     assert "größer als 5 µs" in line("console", reason="größer als 5 µs")
-
-
-def test_an_exception_is_told_by_its_kind() -> None:
-    """Its text may quote what was read."""
-    stream = io.StringIO()
-    logs.set_up(Log(), stream)
-    try:
-        int("canary")
-    except ValueError:
-        log.exception("broken")
-    assert json.loads(stream.getvalue())["error"] == "ValueError"
-    assert "canary" not in stream.getvalue()
-
-
-def test_a_warning_of_a_library_is_a_line_like_any_other() -> None:
-    """On one line, in the chosen format."""
-    stream = io.StringIO()
-    logs.set_up(Log(), stream)
-    warnings.showwarning("not verified", UserWarning, "lib.py", 1)
-    assert json.loads(stream.getvalue())["message"] == "not verified"
