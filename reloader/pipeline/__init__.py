@@ -76,7 +76,7 @@ class Pipeline:
             parts.plan, parts.target, parts.volume, stages, parts.metrics, parts.world, was_refused=self.content.was_refused
         )
         stopping = Stopping(parts.plan.name, parts.target, stages, parts.metrics, parts.world)
-        self._closing = Closing(parts.plan, parts.volume, self.content, stopping, parts.world, parts.leave)
+        self._closing = Closing(parts.plan, parts.volume, self.content, stopping, stages, parts.world, parts.leave)
         self._intake = parts.intake or Intake(parts.plan.name, {}, parts.mailbox, parts.metrics)
         self._settled_with: tuple[int, tuple[Instance, ...]] = (0, ())
         self._stages = stages

@@ -5,15 +5,13 @@ from collections.abc import Callable
 from math import inf
 
 from reloader.pipeline.content import ERRORED, Content
-from reloader.pipeline.stages import StageFailed
+from reloader.pipeline.stages import StageFailed, Stages
 from reloader.pipeline.stopping import Stopping
 from reloader.plan import Pipeline as Plan, closing_name
 from reloader.policy import Cause, Verdict
 from reloader.targets import Held, Instance
 from reloader.volume import Mounted, Volume
 from reloader.world import World
-
-log = logging.getLogger("reloader")
 
 LIMIT = 35.0
 """How many seconds each action has before the next one is done though this one is not; a target is killed before that."""
@@ -30,11 +28,12 @@ class Closing:
         volume: Volume | Mounted,
         content: Content,
         stopping: Stopping,
+        stages: Stages,
         world: World,
         leave: Callable[[], None],
     ) -> None:
         self._plan, self._volume, self._content, self._stopping = plan, volume, content, stopping
-        self._world, self._leave = world, leave
+        self._stages, self._world, self._leave = stages, world, leave
         self._since: float | None = None
         self._begun: dict[str, float] = {}
         """When each action was begun."""
@@ -59,6 +58,11 @@ class Closing:
         listed = (closing_name(action) for action in self._plan.failure.when_closed)
         return tuple(sorted({name for name in listed if done[name]}, key=list(done).index))
 
+    @property
+    def _number(self) -> int:
+        published = self._volume.published
+        return published.number if published else 0
+
     def converge(self, verdict: Verdict, *, heard: bool) -> None:
         """Do the next action of a closed pipeline, or note that it is open again.
 
@@ -79,12 +83,11 @@ class Closing:
 
     def _close(self, verdict: Verdict, now: float) -> None:
         self._since = self.look_at = now
-        listed = ", ".join(closing_name(action) for action in self._plan.failure.when_closed)
-        log.error("closed", extra={"fields": {"pipeline": self._plan.name, "when_closed": listed, "reason": "; ".join(verdict.reasons)}})
+        self._stages.note("closed", self._number, level=logging.ERROR, outcome="failed", reason="; ".join(verdict.reasons))
 
     def _open(self) -> None:
         if self._since is not None:
-            log.info("open again", extra={"fields": {"pipeline": self._plan.name}})
+            self._stages.note("open again", self._number)
         self._since, self._met = None, None
         self._begun.clear()
         self._stopping.forget()
@@ -100,7 +103,8 @@ class Closing:
 
     def _done(self, step: Callable[[Verdict, float], bool], verdict: Verdict, now: float) -> bool:
         """Take one step of an action; return whether it is done, or has had its time."""
-        return step(verdict, now) or now - self._begun.setdefault(step.__name__, now) >= LIMIT
+        begun = self._begun.setdefault(step.__name__, now)
+        return step(verdict, now) or now - begun >= LIMIT
 
     def _withdraw(self, verdict: Verdict, now: float) -> bool:
         """Let readers see nothing; what the target did not take is remembered as refused, so that it does not come back at once."""
