@@ -1,8 +1,9 @@
 """The sidecar on a disk that hangs, and a machine that was suspended, as a test says while it runs.
 
-Usage: hanging.py CONTROL run FILE ... as for `reloader`. CONTROL is a JSON file that is read anew at every call: `hangs` is a regular
-expression for the paths whose calls of the disk return only once it says so no more; `dies` one for those that end their thread; `later` is
-how many seconds the boot clock is ahead, `slept` how many of them the machine was suspended for.
+Usage: hanging.py CONTROL run FILE ... as for `reloader`. CONTROL is a JSON file that is read anew at every call. Three of its keys are
+regular expressions for the paths of calls of the disk: those that match `hangs` return only once it says so no more, `dies` ends their
+thread, and in `breaks` is a mistake of ours. `later` is how many seconds the boot clock is ahead, `slept` for how many of them the machine
+was suspended.
 """
 
 import json
@@ -16,6 +17,7 @@ from reloader import cli
 from reloader.world import World
 from reloader.world.clock import Clock
 from reloader.world.disk import Disk
+from tests.bad_configs import CANARY
 
 
 class Control:
@@ -48,6 +50,8 @@ class HangingDisk:
                 time.sleep(0.01)
             if self._control.matches("dies", arguments[0]):
                 sys.exit("a thread that ends")
+            if self._control.matches("breaks", arguments[0]):
+                raise KeyError(CANARY)
             return getattr(self._disk, name)(*arguments)
 
         return call

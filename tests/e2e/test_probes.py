@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from reloader.world.processes import TICK
+from tests.bad_configs import CANARY
 from tests.e2e.app import App, Starts, process, starting
 from tests.e2e.sidecar import Sidecar
 from tests.targets.started import Starter, starter, unique
@@ -137,6 +138,19 @@ def test_a_thread_that_died_is_a_death(app, hanging):
     hanging.says(dies=str(app.live))
     app.say("two")
     eventually(lambda: hanging.healthz() == (503, "not ok\nthread pipeline app is stuck\n"), what="the dead thread")
+
+
+def test_a_mistake_of_ours_is_told_by_its_line_and_no_value(app, hanging):
+    """It ends nothing, and passes by itself."""
+    hanging.sidecar.start()
+    eventually(hanging.sidecar.ready, what="readiness")
+    hanging.says(breaks=str(app.live))
+    app.say("two")
+    eventually(lambda: "internal error: KeyError in " in hanging.sidecar.log(), what="the mistake")
+    assert CANARY not in hanging.sidecar.log()
+    assert hanging.healthz()[0] == 200
+    hanging.says()
+    eventually(lambda: app.published() == "two", what="the change")
 
 
 def test_a_machine_that_was_suspended_for_hours_kills_nobody(hanging):
