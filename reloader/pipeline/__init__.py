@@ -154,7 +154,7 @@ class Pipeline:
                 break
             self._mailbox.wait(UNSETTLED_LOOK)
         if self._opened and self._verdict().wants_fallback:
-            self.content.publish_fallback(self._mailbox.take())
+            self.content.fallback.publish(self._mailbox.take())
         refused = self.content.rejected or self.content.unwritable
         return self.report().ready and self._volume.published is not None and refused is None
 
@@ -222,7 +222,7 @@ class Pipeline:
         if judged.may_publish and self.content.converge(snapshot, last_reload=self._last_reload(), under_way=self.delivery.under_way):
             self._mailbox.taken(snapshot)
         if judged.wants_fallback and self._volume.published is None:
-            self.content.publish_fallback(snapshot)
+            self.content.fallback.publish(snapshot)
 
     def _verdict(self) -> Verdict:
         return verdict(facts(self._view()))

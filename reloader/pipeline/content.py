@@ -6,7 +6,7 @@ from math import inf
 
 from reloader.certificates import first_to_end, texts_in
 from reloader.check import CheckRefused
-from reloader.pipeline.fallback import fallback_files
+from reloader.pipeline.fallback import Fallback
 from reloader.pipeline.holding import Holding
 from reloader.pipeline.made import Made
 from reloader.pipeline.making import Making, Values
@@ -26,8 +26,6 @@ ERRORED = Backoff(base=1.0, cap=60.0)
 
 LEAST_EXTENSION = 1.0
 """By how many seconds the end of a set must change to be written down again: the two clocks never differ by the same amount."""
-FALLBACK_AGAIN = 10.0
-"""How soon to look again at a fallback that cannot be used."""
 AGAIN = 1.0
 """How soon to look again whether what is held may be tried."""
 
@@ -60,6 +58,7 @@ class Content:
         self._pace = Pace(settle=plan.timing.settle, settle_max=plan.timing.settle_max, min_interval=plan.timing.min_interval)
         self._candidate = self._retried = ""
         self._failures = 0
+        self.fallback = Fallback(plan, volume, self._publishing, self._refusals, stages, world)
         self._retry_at = -inf
         self._held_until = inf
         self._held_for = inf
@@ -70,10 +69,6 @@ class Content:
         """Content that render, check or the target rejected."""
         self.unwritable: Rejected | None = None
         """What the volume cannot take."""
-        self.no_fallback: str | None = None
-        """Why the fallback is not published, where it should be."""
-        self._fallback_at = -inf
-        self._fallback_fingerprint = ""
         self.unsaved: Rejected | None = None
         """What of the record the volume cannot take, though the set was published."""
 
@@ -224,34 +219,6 @@ class Content:
             self._refuse(rejected, published.fingerprint, self._world.clock.now(), held=False)
         else:
             self.look_again()
-
-    def publish_fallback(self, snapshot: Snapshot) -> None:
-        """Publish the operator's own files, because nothing else ever was; what keeps them from it is tried again."""
-        now = self._world.clock.now()
-        if isinstance(self._volume, Mounted) or now < self._fallback_at:
-            return
-        self._fallback_at = now + FALLBACK_AGAIN
-        try:
-            self._fallback_at = self._bring_fallback(self._volume, snapshot)
-        except StageFailed as failed:
-            self.no_fallback = str(failed)
-            if isinstance(failed.cause, CheckRefused):
-                self._fallback_at = self._refusals.note(self._fallback_fingerprint, failed.stage)
-        else:
-            self.no_fallback = None
-
-    def _bring_fallback(self, volume: Volume, snapshot: Snapshot) -> float:
-        """Publish it, unless it was refused; return when it is tried again."""
-        number, volume_plan = volume.next_number(), self._plan.volume
-        assert self._plan.failure.fallback is not None  # noqa: S101 - nobody asks for it otherwise
-        assert volume_plan is not None  # noqa: S101
-        with self._stages.stage("fallback", number, quiet=True):
-            files = fallback_files(self._plan.failure.fallback, volume_plan)
-            self._fallback_fingerprint = fingerprint = volume.fingerprint(files)
-        if (waits := self._refusals.waits(fingerprint)) is not None:
-            return waits
-        self._publishing.publish(volume, number, files, fingerprint, snapshot, again=self.was_refused(fingerprint), fallback=True)
-        return -inf
 
     def preview(self, snapshot: Snapshot) -> Rendered:
         """Return the set that the snapshot asks for, with the published `generation` in it: another name of it is no change.

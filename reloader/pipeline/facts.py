@@ -105,7 +105,7 @@ def facts(view: View) -> Facts:
         first_refused=rejected.reason if rejected and refused_first else None,
         fallback=plan.failure.fallback is not None,
         fallback_published=on_fallback,
-        fallback_failed=view.content.no_fallback,
+        fallback_failed=view.content.fallback.failure,
         withdrawn=published is None and view.volume.record.closed,
         sources=tuple(_source_facts(view, name, standing) for name, standing in view.snapshot.standings.items()),
         rejected=rejected.reason if rejected else None,
