@@ -1,8 +1,9 @@
 """The own configuration while it runs: whether what it is made of changed, what is on the disk now, and what of that needs a restart."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
@@ -15,6 +16,8 @@ from reloader.internal import told
 from reloader.plan import Directory, Plan
 from reloader.snapshot import Mailbox, Outcome, Reading
 from reloader.world.clock import Clock
+
+log = logging.getLogger("reloader")
 
 SETTLE, SETTLE_MAX = 0.1, 2.0
 """How many seconds of quiet the files must have, since an editor writes in pieces; and how long that is waited for."""
@@ -49,7 +52,7 @@ class OwnConfiguration:
         self._seen: dict[str, object] = {}
         self._first, self._last = inf, -inf
         self._loaded_at = -inf
-        self._refused = False
+        self._refused = self._unwatched = False
         self._watches: dict[tuple[str, Scan], Callable[[], None]] = {}
         self._thread: threading.Thread | None = None
         self._due = inf
@@ -58,10 +61,15 @@ class OwnConfiguration:
     def follow(self, plan: Plan, backends: Backends) -> None:
         """Watch the files that it came from, those that may come beside them, and the templates that the plan names."""
         wanted = {*_places(self._paths), *((path, Scan()) for path in _template_directories(plan))}
-        begun = {place: _watch(backends, *place, self) for place in wanted - self._watches.keys()}
+        for place in wanted - self._watches.keys():
+            try:
+                self._watches[place] = _watch(backends, *place, self)
+            except (RuntimeError, OSError) as error:  # too many threads, or files
+                log.warning("own configuration not watched", extra={"fields": {"path": place[0], "reason": str(error)}})
         for place in self._watches.keys() - wanted:
             self._watches.pop(place)()
-        self._watches |= begun
+        with self._lock:
+            self._unwatched = bool(wanted - self._watches.keys())
 
     def put(self, outcomes: Mapping[str, Outcome]) -> None:
         """Take what a directory shows now; that it cannot be read any more is a change too."""
@@ -87,7 +95,7 @@ class OwnConfiguration:
             if self._thread is not None:
                 return inf  # it wakes by itself
             settled = min(self._last + SETTLE, self._first + SETTLE_MAX) if self._first < inf else inf
-            again = self._loaded_at + AGAIN if self._refused else inf
+            again = self._loaded_at + AGAIN if self._refused or self._unwatched else inf
             return max(min(settled, again), self._loaded_at + LEAST_BETWEEN)
 
     def look(self) -> None:
@@ -185,13 +193,11 @@ def _template_directories(plan: Plan) -> set[str]:
 
 def _watch(backends: Backends, directory: str, scan: Scan, own: OwnConfiguration) -> Callable[[], None]:
     plan = Directory(path=directory)
-    cancel = backends.acquire(plan).watch(scan, own, f"{directory} {scan.names} {scan.ending}")
-
-    def end() -> None:
-        cancel()
-        backends.release(plan)
-
-    return end
+    with ExitStack() as ends:
+        backend = backends.acquire(plan)
+        ends.callback(backends.release, plan)
+        ends.callback(backend.watch(scan, own, f"{directory} {scan.names} {scan.ending}"))
+        return ends.pop_all().close
 
 
 def _generation(directory: str) -> Place | None:

@@ -14,6 +14,7 @@ from reloader.backends import Backends
 from reloader.backends.reads import Heartbeat
 from reloader.control import Control, Desk
 from reloader.crew import Crew, NotMade
+from reloader.internal import told
 from reloader.liveness import Liveness
 from reloader.own import Loaded, OwnConfiguration, needs_restart, programs
 from reloader.pipeline.turnstile import Turnstile
@@ -94,9 +95,11 @@ class Supervisor:
         while not self._is_over():
             self._wait(min(IDLE, self._look_at() - self._clock.now()))
             if not self._stopping:
-                self._attend()
+                self._guarded_attend()
+        if self._failed:
+            self._hear(signal.SIGTERM)  # the program that we run has to end too
         self._leave()
-        return self._world.service.status or int(self._failed)
+        return int(self._failed) or self._world.service.status or 0
 
     def _wait(self, timeout: float) -> None:
         """Return when something is to be done here, or after `timeout` seconds."""
@@ -136,6 +139,16 @@ class Supervisor:
             why = {"reason": service.failure} if service.failure else {}
             log.log(logging.ERROR if service.status else logging.INFO, "program ended", extra={"fields": {"status": service.status, **why}})
         return self._stopping or self._failed or now >= self._leave_by or (self._leave_by < inf and service.noted)
+
+    def _guarded_attend(self) -> None:
+        """Attend; a mistake of ours is told, and ends neither this process nor its pipelines."""
+        try:
+            self._attend()
+        except Exception as error:
+            self._refuse("configuration not taken; the old one runs on", (told(error),))
+            self._tell_configuration()
+            log.debug("attending", exc_info=True)
+            self._wait(BETWEEN_LOOKS)
 
     def _attend(self) -> None:
         """Do what was asked for, and what is due."""
@@ -179,12 +192,12 @@ class Supervisor:
         elif self._refused:
             log.info("configuration on the disk is the one that runs again")
         self._refused = ()
+        self._own.follow(self._plan, self._backends)
 
     def _change(self, plan: Plan) -> None:
         if plan.log != self._plan.log:
             logs.set_up(plan.log)
         self._plan = plan
-        self._own.follow(plan, self._backends)
         self._backends.wake()
         log.info("configuration taken", extra={"fields": {"pipelines": ",".join(each.name for each in plan.pipelines)}})
 

@@ -86,11 +86,12 @@ class Backend:
         """Keep looking for a `Scan`; see `reloader.backends.Backend`."""
         subscriber = _Subscriber(inbox, name, cast("Scan", read))
         with self._lock:
-            self._subscribers.append(subscriber)
-            if (known := self._known.get(subscriber.read)) is not None:
-                self._put(inbox, {name: known.outcome})
-            else:
+            known = self._known.get(subscriber.read)
+            if known is None:
                 self._start()
+            self._subscribers.append(subscriber)
+            if known is not None:
+                self._put(inbox, {name: known.outcome})
         return lambda: self._leave(subscriber)
 
     def look(self) -> None:
@@ -124,8 +125,9 @@ class Backend:
         self._wake.set()
         if self._thread is None and not self._closed:
             self._begin()
-            self._thread = threading.Thread(target=self._work, name=f"directory {self._directory}", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name=f"directory {self._directory}", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _leave(self, subscriber: _Subscriber) -> None:
         with self._lock:

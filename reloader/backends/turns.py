@@ -67,8 +67,8 @@ class Turns:
             self._jobs.add(job)
             self._schedule(job, -inf)
             if self._threads < min(self._connections, len(self._jobs)):
-                self._threads += 1
                 threading.Thread(target=self._work, name=f"{self._address}#{next(self._order)}", daemon=True).start()
+                self._threads += 1  # not before it runs: there may be too many threads already
                 return
             running = [other for other, _ in self._busy.values()] if len(self._busy) == self._threads else []
         any(other.let_go() for other in running)

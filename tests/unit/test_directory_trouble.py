@@ -365,3 +365,21 @@ def test_only_the_names_that_are_meant_are_read_of_a_directory(plain):
         settled(backend)
         (plain / "e.yaml").write_text("5")
         inbox.reading({"a.yaml": "1", "c.yaml": "", "d.yaml": "", "e.yaml": "5"})
+
+
+def test_one_who_came_while_there_were_too_many_threads_is_in_nobodys_way(plain, monkeypatch):
+    """The next one gets a thread again."""
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with looking(plain) as backend:
+        refused, inbox = Inbox(), Inbox()
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError):
+                backend.watch(ALL, refused, "it")
+        assert backend.heartbeats() == ()
+        backend.watch(ALL, inbox, "it")
+        inbox.reading({"a": "1"})
+        assert refused.puts == []

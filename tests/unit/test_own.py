@@ -248,6 +248,20 @@ def test_a_load_amid_a_swap_is_done_again(tmp_path: Path, backends: Backends) ->
     assert seen[1] == ("2", "2")
 
 
+def test_what_cannot_be_watched_is_told_and_tried_again(tmp_path: Path, backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "app.yaml"
+    file.write_text("1")
+    own = OwnConfiguration((file,), lambda: PLAN, World().clock)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", _no_thread)
+        own.follow(PLAN, backends)
+    assert own.look_at < inf
+    own.look()
+    assert eventually(own.take) == Loaded(PLAN)
+    own.follow(PLAN, backends)
+    eventually(lambda: own._seen, what="the file")
+
+
 # What needs a restart
 
 
