@@ -49,8 +49,8 @@ class Patient:
 
     @property
     def is_there(self) -> bool:
-        """Return whether this is where the reloader runs: a manifest that is examined on a host is about somewhere else."""
-        return self.place is not Place.HOST or (self.workload is None and not self.unfit)
+        """Return whether this is where the reloader runs: a manifest that is examined where none runs is about somewhere else."""
+        return (self.workload is None and not self.unfit) or (self.place is Place.POD and bool(self.siblings()))
 
     def volumes(self) -> Iterator[tuple[Pipeline, Volume]]:
         """Yield every pipeline that has a volume."""

@@ -25,8 +25,8 @@ DEADLINE = 10.0
 """How many seconds a server has for one answer, and the resolver for a name."""
 LARGEST_SKEW = 30.0
 """How many seconds the clocks may be apart."""
-SOON, SOON_SHARE = 3600.0, 0.1
-"""A token that nothing renews is about to end in its last hour, or in the last tenth of its life if that is less."""
+SOON = 3600.0
+"""How many seconds before its end a token is about to end, where nothing renews it."""
 _HEALTH: Mapping[int, str] = {
     200: "it is active",
     429: "it is a standby, which passes requests on",
@@ -275,7 +275,7 @@ def _vault_token(patient: Patient, server: Vault, pipeline: Pipeline, status: in
     seen.append(
         Evidence("auth/token/lookup-self", f"ttl {left:.0f} s of {life:.0f} s, renewable: {str(bool(data.get('renewable'))).lower()}")
     )
-    if life and not data.get("renewable") and left < min(SOON, SOON_SHARE * life):
+    if life and not data.get("renewable") and left < SOON:
         told = f"the token ends in {dt.timedelta(seconds=round(left))} and cannot be renewed"
         return warning(told, server.address, evidence=seen, mends=_another(patient, server, pipeline, data))
     return ok(f"valid for {dt.timedelta(seconds=round(left))}" if life else "valid, and never ends", server.address, evidence=seen)

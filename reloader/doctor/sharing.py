@@ -8,7 +8,7 @@ from reloader.doctor.checks import Check, each, failed, ok, skipped, warning
 from reloader.doctor.finding import Evidence, Finding, Mend
 from reloader.doctor.mends import TARGET, by_place, command, compose, configuration, ours, targets, volume_name, words
 from reloader.doctor.patient import Patient
-from reloader.doctor.place import Mount, Place, covering
+from reloader.doctor.place import Mount, covering
 from reloader.doctor.target import processes_of
 from reloader.doctor.volumes import mount_of
 from reloader.plan import Pipeline, Volume
@@ -43,6 +43,8 @@ def _seen_by(patient: Patient, pipeline: Pipeline, volume: Volume, process: Proc
         return _same(pipeline, process, seen, [mount for mount in parts if mount.point.startswith(f"{path}/")])
     seen += [Evidence(f"/proc/{process.pid}/mountinfo", mount.line) for mount in parts or ([there] if there else [])]
     mends = _mounted_there(patient, pipeline, volume, path)
+    if parts and volume.in_place and {_root(mount) for mount in parts} >= {f"{inside.rstrip('/')}/{name}" for name in volume.files}:
+        return ok(f"{described(process)} has each file by itself, and each is written in place", pipeline.name, evidence=seen)
     if parts:
         listed = ", ".join(f"{mount.point} is {_root(mount)} of it" for mount in parts)
         told = f"{described(process)} has only parts of the volume (subPath: {listed}), which no publish reaches"
@@ -136,8 +138,8 @@ def _lock_one(patient: Patient, pipeline: Pipeline, home: Path) -> Finding:
     told = f"another reloader (pid {pid}) holds {home.parent}, so this one leaves with status 3"
     apart = {"volume": {"path": f"{pipeline.volume.path}-{pipeline.name}"}} if pipeline.volume else {"name": f"{pipeline.name}-2"}
     mends = [configuration(patient, pipeline, apart)]
-    if patient.place is Place.HOST:
-        mends.insert(0, command(f"kill {pid}"))
+    if patient.machine.beside(pid):
+        mends.insert(0, command(f"kill {pid}", "a shell in this container"))
     return failed(told, pipeline.name, evidence=seen, mends=[*mends, words("Or remove the other one.")])
 
 
@@ -149,10 +151,10 @@ def _holders(patient: Patient, lock: os.stat_result) -> list[tuple[int, str]]:
 
 
 def _is_our_own(patient: Patient, pid: int) -> bool:
-    """Return whether that is the sidecar of this container; on a host, the one that was given the same files."""
+    """Return whether that is a reloader of this container which was given the same files, as far as that can be seen."""
     holder = next((process for process in patient.siblings() if process.pid == pid), None)
-    if holder is None or patient.place is not Place.HOST:
-        return holder is not None
+    if holder is None:
+        return False
     try:
         home = patient.machine.root / f"proc/{pid}/cwd"
         given = {(home / word).resolve() for word in holder.argv if word.endswith((".yaml", ".yml"))}

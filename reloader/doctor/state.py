@@ -5,14 +5,14 @@ from pathlib import Path
 
 from reloader.doctor.checks import Check, each, failed, ok, skipped
 from reloader.doctor.finding import Evidence, Finding, Mend
-from reloader.doctor.mends import STATE, by_place, compose, configuration, ours, volume_name, words
+from reloader.doctor.mends import STATE, by_place, compose, ours, words
 from reloader.doctor.patient import Patient
 from reloader.doctor.place import Place
 from reloader.doctor.room import try_to_write
 from reloader.doctor.target import processes_of
 from reloader.doctor.volumes import mount_of
 from reloader.plan import Pipeline
-from reloader.state import USUAL, state_directory
+from reloader.state import state_directory
 from reloader.targets._find import described
 from reloader.volume import errors
 from reloader.world.processes import Process
@@ -39,14 +39,12 @@ def _usable(patient: Patient) -> Iterator[Finding]:
 
 def own_volume(patient: Patient, path: Path) -> Iterator[Mend]:
     """Yield how a directory is had that only the reloader has, in memory."""
-    # An emptyDir is open to every user of its Pod, so the name tells whose it is.
-    name = volume_name(patient, str(path), STATE)
     yield from by_place(
         patient,
         pod=ours(
             patient,
-            {"volumeMounts": [{"name": name, "mountPath": str(path), "readOnly": False}]},
-            volumes=[{"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}],
+            {"volumeMounts": [{"name": STATE, "mountPath": str(path), "readOnly": False}]},
+            volumes=[{"name": STATE, "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}],
         ),
         compose=compose({"tmpfs": [f"{path}:mode=0700"]}),
         host=words(f"Let the reloader's user write {path}, or point state.path elsewhere."),
@@ -73,22 +71,7 @@ def _private_of(patient: Patient, path: Path, pipeline: Pipeline, process: Proce
         return ok(f"{described(process)} does not have {path}", pipeline.name)
     seen = [Evidence("/proc/self/mountinfo", mine.line), *(Evidence(f"/proc/{process.pid}/mountinfo", mount.line) for mount in also)]
     told = f"{described(process)} has the volume that state.path is on, at {also[0].point}: it holds the token and the leases"
-    return failed(told, pipeline.name, evidence=seen, mends=_apart(patient, pipeline))
-
-
-def _apart(patient: Patient, pipeline: Pipeline) -> Iterator[Mend]:
-    """Yield the directory that is used where it is there, with a volume that nobody else mounts."""
-    env = [{"name": "RELOADER_STATE__PATH", "value": str(USUAL)}]
-    yield from by_place(
-        patient,
-        pod=ours(
-            patient,
-            {"volumeMounts": [{"name": STATE, "mountPath": str(USUAL)}], "env": env},
-            volumes=[{"name": STATE, "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}],
-        ),
-        compose=compose({"tmpfs": [f"{USUAL}:mode=0700"], "environment": {"RELOADER_STATE__PATH": str(USUAL)}}),
-    )
-    yield configuration(patient, pipeline, {"state": {"path": str(USUAL)}})
+    return failed(told, pipeline.name, evidence=seen, mends=own_volume(patient, path))
 
 
 def _holds(root: str, inside: str) -> bool:

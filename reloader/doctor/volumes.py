@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reloader.doctor.checks import Check, each, failed, ok, skipped, warning
 from reloader.doctor.finding import Evidence, Finding, Mend
-from reloader.doctor.mends import by_place, command, compose, ours, pod, volume_name, words
+from reloader.doctor.mends import both, by_place, command, compose, ours, pod, volume_name, words
 from reloader.doctor.patient import Patient
 from reloader.doctor.place import Mount, Place, covering
 from reloader.doctor.room import mebibytes, room, try_to_write
@@ -43,17 +43,20 @@ def _mounted_one(patient: Patient, pipeline: Pipeline, path: Path) -> Finding:
     if mount is None or mount.point != "/":
         return ok(f"{path} is on a mount of its own", pipeline.name, evidence=seen)
     told = f"{path} is on no volume but on this container's own file system, where no other container sees it"
-    return failed(told, pipeline.name, evidence=seen, mends=shared(patient, str(path)))
+    return failed(told, pipeline.name, evidence=seen, mends=shared(patient, pipeline, str(path)))
 
 
-def shared(patient: Patient, path: str, size: str = "16Mi") -> Iterator[Mend]:
-    """Yield how a volume is shared between the reloader and others."""
-    name = volume_name(patient, path)
+def shared(patient: Patient, pipeline: Pipeline, path: str, size: str = "16Mi") -> Iterator[Mend]:
+    """Yield how a volume is shared between the reloader and the target."""
+    name, volume = volume_name(patient, path), pipeline.volume
+    there = (volume.target_path if volume else None) or path
     yield from by_place(
         patient,
-        pod=ours(
+        pod=both(
             patient,
+            pipeline,
             {"volumeMounts": [{"name": name, "mountPath": path}]},
+            {"volumeMounts": [{"name": name, "mountPath": there, "readOnly": True}]},
             volumes=[{"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": size}}],
         ),
         compose=compose({"volumes": [f"{name}:{path}"]}, volumes={name: None}),
@@ -145,7 +148,7 @@ def _mends_of(patient: Patient, pipeline: Pipeline, path: Path, problem: OSError
     elif isinstance(problem, PermissionError):
         yield from _as_group(patient, path)
     else:
-        yield from shared(patient, str(path))
+        yield from shared(patient, pipeline, str(path))
 
 
 def _bigger(patient: Patient, path: Path, size: int) -> Iterator[Mend]:
