@@ -61,10 +61,14 @@ class Mounted:
         if self._home is not None:
             self._home.close()
 
+    def known(self) -> tuple[bytes, Record, Published | None]:
+        """Return the key of the fingerprints, the record and what is published, for one that comes in its place."""
+        return self._key, self.record, self.published
+
     def inherit(self, before: "Mounted") -> None:
         """Go on from what another one knew of the same pipeline, where no file remembers it; before `open`."""
         if self._home is None:
-            self._key, self.record, self.published = before._key, before.record, before.published
+            self._key, self.record, self.published = before.known()
 
     def fingerprint(self, values: Mapping[str, Any]) -> str:
         """Return the keyed fingerprint of plain data."""
