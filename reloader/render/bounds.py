@@ -5,8 +5,10 @@ macro or a block gathers piece by piece before it is joined. Templates are the o
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
+
+from jinja2 import Undefined
 
 from reloader.render.failures import Unfit
 
@@ -39,6 +41,7 @@ def weigh(value: Any) -> int:
 
     Raises:
         Unfit: more than the limit.
+        UndefinedError: something in it is undefined.
 
     """
     size, rest = 0, [value]
@@ -49,9 +52,24 @@ def weigh(value: Any) -> int:
             rest.extend(item.values())
         elif isinstance(item, _Containers):
             rest.extend(item)
+        elif isinstance(item, Undefined):
+            str(item)  # says which name; a list would print it as a word of its own
         size += _ITEM + (len(item) if isinstance(item, str | bytes) else 0)
         room(size + _ITEM * len(rest))
     return size
+
+
+def counted(value: Any) -> Any:
+    """Return what a list is to be made of, refusing too many items: of a text at once, of what has no length when they have come."""
+    if isinstance(value, str | bytes):
+        room(len(value) * _ITEM)
+    return value if hasattr(value, "__len__") else _counted(value)
+
+
+def _counted(values: Iterable[Any]) -> Iterator[Any]:
+    for number, each in enumerate(values):
+        room(number * _ITEM)
+        yield each
 
 
 def length(value: Any) -> int:
@@ -139,6 +157,15 @@ def _bytes(_: int, count: int = 1, *__: Any, **___: Any) -> int:
     return count
 
 
+def _pieces(text: Any, separator: Any = None, *_: Any, **__: Any) -> int:
+    ends = sum(map(str.isspace, text)) if separator is None and isinstance(text, str) else len(text)
+    return (text.count(separator) if separator else ends) * _ITEM
+
+
+def _lines(text: Any, *_: Any, **__: Any) -> int:
+    return _pieces(text)
+
+
 def _rows(_: Any, count: int, *__: Any, **___: Any) -> int:
     return count * _ITEM
 
@@ -155,8 +182,14 @@ GROWTH: Mapping[str, Callable[..., int]] = {
     "to_bytes": _bytes,
     "batch": _rows,
     "slice": _rows,
+    "split": _pieces,
+    "rsplit": _pieces,
+    "splitlines": _lines,
 }
 """How large the answer of a filter or method of this name can get, from its arguments."""
+
+LISTING = frozenset(("batch", "groupby", "list", "reverse", "slice", "sort", "unique"))
+"""Filters that put all that they are given into a list, or into several."""
 
 _TEXTUAL = """
 b64encode capitalize center e escape forceescape format indent lower pprint replace safe sha256 string striptags title tojson toyaml trim

@@ -189,11 +189,11 @@ def _join(environment: Environment, value: Iterable[Any], d: str = "", attribute
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the filter, refusing what could be too large; `wraps` keeps what Jinja2 notes on a function."""
-    growth, textual = bounds.GROWTH.get(name), name in bounds.TEXTUAL
+    growth, textual, listing = bounds.GROWTH.get(name), name in bounds.TEXTUAL, name in bounds.LISTING
     first = 1 if hasattr(function, "jinja_pass_arg") else 0
     if name == "format":
         growth = _filled
-    if growth is None and not textual:
+    if growth is None and not textual and not listing:
         return function
 
     @wraps(function)
@@ -202,6 +202,8 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             bounds.weigh(args[first])
         if growth is not None and not isinstance(args[first], Undefined):
             bounds.room(growth(*args[first:], **kwargs))
+        if listing and not isinstance(args[first], Undefined):
+            args = (*args[:first], bounds.counted(args[first]), *args[first + 1 :])
         return function(*args, **kwargs)
 
     return bounded
