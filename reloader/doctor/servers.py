@@ -240,13 +240,21 @@ def _token_of(patient: Patient, server: Server, pipeline: Pipeline) -> Finding:
         return failed(f"{where} holds no token", server.address, mends=_another(patient, server, pipeline, {}))
     try:
         answer, _ = _get(patient, server, "auth/token/lookup-self" if isinstance(server, Vault) else "acl/token/self", text)
-        body = answer.json()
-    except (OSError, ValueError) as error:
+    except OSError as error:  # as all of requests' own are
         return skipped(f"the server was not asked ({type(error).__name__})", server.address)
-    told = body if isinstance(body, dict) else {}
+    told = _body(answer)
     if isinstance(server, Vault):
         return _vault_token(patient, server, pipeline, answer.status_code, told)
     return _consul_token(patient, server, pipeline, answer.status_code, told)
+
+
+def _body(answer: Any) -> Mapping[str, Any]:
+    """Return the body, empty where it is no JSON object."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def _given(server: Server) -> tuple[Secret | None, str]:

@@ -1,6 +1,6 @@
 """Runs a command in a user namespace of its own, with a bound on inotify instances; everyone keeps their numbers in it.
 
-`few_watches.py INSTANCES COMMAND FIRST...`: COMMAND is for the shell, as root of the namespace, before FIRST and its arguments are executed.
+`few_watches.py INSTANCES COMMAND FIRST...`: the shell runs COMMAND as root of the namespace, then FIRST and what follows is executed.
 """
 
 import ctypes
