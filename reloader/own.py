@@ -60,7 +60,7 @@ class OwnConfiguration:
 
     def follow(self, plan: Plan, backends: Backends) -> None:
         """Watch the files that it came from, those that may come beside them, and the templates that the plan names."""
-        wanted = {*_places(self._paths), *((path, Scan()) for path in _template_directories(plan))}
+        wanted = {*_places(self._paths), *((path, Scan(inside=True)) for path in _template_directories(plan))}
         for place in wanted - self._watches.keys():
             try:
                 self._watches[place] = _watch(backends, *place, self)

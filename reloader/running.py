@@ -96,7 +96,7 @@ class Running:
             directory = Directory(path=path)
             backend = self._backends.acquire(directory)
             self._acquired.append(directory)
-            self._cancels.append(backend.watch(Scan(), self._intake, path))
+            self._cancels.append(backend.watch(Scan(inside=True), self._intake, path))
         if self.plan.volume is not None:
             self._await_wishes(str(Path(self.plan.volume.path).absolute() / HOME))
 

@@ -46,6 +46,8 @@ class Scan:
     names: frozenset[str] | None = None
     ending: str = ""
     """How the names end of those in the directory itself that are read, instead of all below it."""
+    inside: bool = False
+    """Whether of all below the directory only that is read which no link has elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,7 @@ def _contents(look: Look, read: Scan) -> Contents | ReadFailed:
     try:
         if read.ending:
             return look.ending(read.ending)
-        return look.everything() if read.names is None else look.only(sorted(read.names))
+        return look.everything(inside=read.inside) if read.names is None else look.only(sorted(read.names))
     except ReadFailed as failed:
         return failed
 

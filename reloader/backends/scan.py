@@ -115,6 +115,8 @@ class Contents:
 class _File:
     data: bytes = field(repr=False)
     status: os.stat_result
+    real: str
+    """Where it is, whatever links led to it."""
 
 
 class Look:
@@ -145,8 +147,10 @@ class Look:
         except OSError:
             return False
 
-    def everything(self) -> Contents:
+    def everything(self, *, inside: bool = False) -> Contents:
         """Return all files below the directory; names that begin with `..` are the layout's own, links to folders are not followed.
+
+        With `inside`, what a link has elsewhere is not there.
 
         Raises:
             ReadFailed: something may not be read, or there is too much.
@@ -164,7 +168,9 @@ class Look:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append((entry.path, f"{prefix}{entry.name}/", watch and beside))
                 elif _is_file(entry):
-                    self._add(found, f"{prefix}{entry.name}", self._open(entry.path))
+                    file = self._open(entry.path)
+                    if file is not None and not (inside and not file.real.startswith(f"{self.place.root}/")):
+                        self._add(found, f"{prefix}{entry.name}", file)
         return self._finish(found)
 
     def only(self, names: Iterable[str]) -> Contents:
@@ -250,7 +256,7 @@ class Look:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 return None
-            return _File(self._all_of(descriptor, status.st_size), status)
+            return _File(self._all_of(descriptor, status.st_size), status, str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         finally:
             os.close(descriptor)
 

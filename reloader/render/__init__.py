@@ -118,7 +118,7 @@ class _Run:
         if file.copy is not None:
             return content_of(file.copy, _value(self._values, file.copy))
         if file.template is not None and template not in self._templates.get(dirname(file.template), {}):
-            raise Unfit(f"{file.template} is not there")
+            raise Unfit(f"{file.template} is not there, or is a link that leads out of its directory")
         return utf8(self._text(loader, template))
 
     def _text(self, loader: Loader, template: str) -> str:

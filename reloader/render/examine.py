@@ -112,7 +112,10 @@ def _read(directory: Path, template: str) -> bytes:
     if ".." in Path(template).parts or Path(template).is_absolute():
         raise Unfit(f"{template} is not in the directory of the template that asks for it")
     with (directory / template).open("rb") as file:
+        real = Path(f"/proc/self/fd/{file.fileno()}").readlink()
         data = file.read(_LARGEST + 1)
+    if not real.is_relative_to(directory.resolve()):
+        raise Unfit(f"{directory}/{template} is a link that leads out of its directory; put the template itself there")
     if len(data) > _LARGEST:
         raise Unfit(f"{directory}/{template} is larger than {_LARGEST // 1024**2} MiB, which no template is")
     return data

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from reloader.backends.scan import Look
 from reloader.plan import File, Volume
-from reloader.render import Renderer, RenderFailed
+from reloader.render import Renderer, RenderFailed, examine
+from tests.e2e.sidecar import reloader
+from tests.kubelet import KubeletVolume
 
 VALUES: Mapping[str, Any] = {
     "db": {"password": "hunter2-canary", "list": ["a", "b"], "raw": b"\xff\x00"},
@@ -173,3 +176,58 @@ def test_lists_of_a_usual_size_are_made():
     """A file of some megabytes may be taken apart by its lines."""
     assert render({"out.j2": "{{ ('a line of a file of usual length\\n' * 10**5).splitlines()|list|length }}"}) == "100000"
     assert render({"out.j2": "{{ ('x' * 5 * 10**6).split('y')|length }} {{ range(1000)|sort|batch(3)|list|length }}"}) == "1 334"
+
+
+@pytest.fixture
+def templates(tmp_path: Path) -> Path:
+    """A directory of templates beside a file that is nobody's template, with links to that, some through others."""
+    (tmp_path / "secret").write_text("canary-beside")
+    directory = tmp_path / "templates"
+    (directory / "lib").mkdir(parents=True)
+    (directory / "main.j2").write_text("{% include ['leak' ~ '.j2', 'part.j2'] %}")
+    (directory / "lib/real.j2").write_text("inside")
+    (directory / "part.j2").symlink_to("lib/real.j2")
+    (directory / "leak.j2").symlink_to(tmp_path / "secret")
+    (directory / "further.j2").symlink_to("leak.j2")
+    (directory / "folder").symlink_to(tmp_path)
+    (directory / "own.j2").symlink_to("/proc/self/environ")
+    return directory
+
+
+def test_a_link_out_of_a_template_directory_leads_nowhere(templates: Path):
+    """What is inside is read through links too; what is elsewhere is not there, whatever it is."""
+    assert Look(str(templates)).everything(inside=True).files == {
+        "lib/real.j2": "inside",
+        "main.j2": "{% include ['leak' ~ '.j2', 'part.j2'] %}",
+        "part.j2": "inside",
+    }
+    assert "canary-beside" in Look(str(templates)).everything().files.values(), "a source may have links: it is named for what is in it"
+
+
+def test_a_directory_as_the_kubelet_lays_it_out_is_inside(tmp_path: Path):
+    """Each of its files is a link through a link; a `..data` that leads elsewhere makes it all be elsewhere."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/a.j2").write_text("canary-beside")
+    mounted = KubeletVolume(tmp_path / "mounted")
+    mounted.swap({"a.j2": "text"})
+    assert Look(str(mounted.path)).everything(inside=True).files == {"a.j2": "text"}
+
+    (mounted.path / "..data").unlink()
+    (mounted.path / "..data").symlink_to("../secret")
+    assert Look(str(mounted.path)).everything(inside=True).files == {}
+
+
+@pytest.mark.parametrize("name", ["leak.j2", "further.j2", "own.j2"])
+def test_a_template_that_is_a_link_elsewhere_is_a_mistake(templates: Path, name: str):
+    """`check` says so; what runs already says that it is not there."""
+    volume = Volume(path="/live", files={"out": File(template=f"{templates}/{name}")})
+    told = f"{templates}/{name} is a link that leads out of its directory; put the template itself there"
+    assert list(examine(volume, ())) == [(("files", "out", "template"), told)]
+
+
+def test_the_sidecar_renders_nothing_from_elsewhere(templates: Path, tmp_path: Path):
+    """A link that comes into the directory after the check is no way out either."""
+    live, configuration = tmp_path / "live", tmp_path / "app.yaml"
+    configuration.write_text(f"volume: {{path: {live}, files: {{out: {{template: {templates}/main.j2}}}}}}\ntarget: {{kind: none}}\n")
+    done = reloader("once", configuration)
+    assert (done.returncode, (live / "out").read_text()) == (0, "inside"), done.stderr
