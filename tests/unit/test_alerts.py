@@ -180,10 +180,11 @@ class Pod:
             self._put("configuration", window, 0.0)
 
     def _changes(self) -> None:
-        """A change waits, or is refused and corrected; then its reload waits for its time and for its proof."""
+        """A change waits, or is refused and corrected; then its reload waits for its time and its proof, which come before the next one."""
         for window in self._windows(32):
             self._put("desired", range(window.start, SAMPLES), self.series["desired"][window.start - 1] + 1)
             self._put("published", range(window.stop, SAMPLES), self.series["desired"][window.start])
+            self._put("owed", range(window.stop - 1, window.stop), 0.0)
             self._put("owed", range(window.stop, min(SAMPLES, window.stop + self._rng.randint(0, 30))), 1.0)
 
     def _target_restarts(self) -> None:
