@@ -20,7 +20,7 @@ from reloader.pipeline.stages import StageFailed, Stages
 from reloader.pipeline.stopping import Stopping
 from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import Pipeline as Plan
-from reloader.policy import Delivery as State, Verdict, verdict
+from reloader.policy import Cause, Delivery as State, Verdict, verdict
 from reloader.render import RenderFailed
 from reloader.snapshot import Mailbox, Snapshot
 from reloader.status import Metrics, PipelineReport, Status
@@ -213,8 +213,14 @@ class Pipeline:
 
     def _close_or_open(self, snapshot: Snapshot) -> None:
         """Do what the failure table says of closed pipelines; what an earlier run left has until the grace is over to prove current."""
-        heard = all(standing.reading or standing.failure for standing in snapshot.standings.values())
-        self._closing.converge(self._verdict(), heard=heard or self._over())
+        heard, judged = all(standing.reading or standing.failure for standing in snapshot.standings.values()), self._verdict()
+        self._closing.converge(judged, may_act=(heard or self._over()) and not self._may_open(judged, snapshot))
+
+    def _may_open(self, judged: Verdict, snapshot: Snapshot) -> bool:
+        """Return whether nothing is wrong but that nothing good is published, and a set that was not tried yet may be that."""
+        untried = snapshot.first_change is not None or (self.content.rejected is None and self.content.unwritable is None)
+        may_try = self._opened and judged.may_publish and not snapshot.missing and self._volume.record.rolled_back is None
+        return untried and may_try and judged.causes <= {Cause.NOTHING, Cause.WITHDRAWN}
 
     def _converge(self, snapshot: Snapshot) -> None:
         """Publish what the sources say; or the fallback, where it is time for that."""

@@ -63,11 +63,12 @@ class Closing:
         published = self._volume.published
         return published.number if published else 0
 
-    def converge(self, verdict: Verdict, *, heard: bool) -> None:
+    def converge(self, verdict: Verdict, *, may_act: bool) -> None:
         """Do the next action of a closed pipeline, or note that it is open again.
 
-        `heard` says that every source has answered or failed in this run: before that, and within `startup_grace`, what was taken over
-        from an earlier run is not taken away, because its age may be but the time in which nothing ran.
+        `may_act` is false before every source has answered or failed in this run, within `startup_grace`: what was taken over from an
+        earlier run is not taken away, because its age may be but the time in which nothing ran. And while a set is about to be tried
+        that may open it.
         """
         self.look_at = inf
         if not verdict.closed:
@@ -76,7 +77,7 @@ class Closing:
         now = self._world.clock.now()
         if self._since is None:
             self._close(verdict, now)  # and is reported as not ready before anything else is done
-        elif heard:
+        elif may_act:
             self._act(verdict, now)
         else:
             self.look_at = now + LOOK

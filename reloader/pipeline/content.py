@@ -214,6 +214,7 @@ class Content:
         if isinstance(volume, Mounted) or published is None:
             return
         self._publishing.withdraw(volume)
+        self._release()  # what was held kept alive what is withdrawn
         if refused and self._refusals.waits(published.fingerprint) is None:
             rejected = Rejected("verify", reason, self._world.clock.now(), refused=True)
             self._refuse(rejected, published.fingerprint, self._world.clock.now(), held=False)

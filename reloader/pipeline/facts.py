@@ -30,11 +30,15 @@ class Freshness:
         self._record = Record(boot="")
         self._otherwise: float | None = None
         """When a source was last current of which no record tells, though a set made of it is there."""
+        self._ends: float | None = None
+        """When the first lease behind the set of an earlier run runs out."""
 
     def resume(self, record: Record, shown_since: float | None) -> None:
         """Go on from what is remembered; where that was lost, what is published is as old as its files."""
         self._record = record
         self._otherwise = None if record.ages else shown_since
+        known = record.generations.get(record.published) if record.published is not None else None
+        self._ends = None if known is None or known.expires is None else known.expires - self._clock.wall() + self._clock.now()
 
     def age(self, name: str, standing: Standing) -> float:
         """Return the seconds since the source was last known to be current, in this run or an earlier one.
@@ -52,6 +56,14 @@ class Freshness:
         if standing.reading is not None:
             return standing.reading.current_until
         return self._last(name, self._clock.now())
+
+    def has_ended(self, standing: Standing) -> bool:
+        """Return whether a source's value is valid no more; of one that was not read in this run, whether any in the set of an earlier one.
+
+        A record does not say whose lease it was that ended.
+        """
+        ends = self._ends if standing.reading is None else standing.reading.expires
+        return ends is not None and ends <= self._clock.now()
 
     def noted(self, snapshot: Snapshot) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """Return for the record when each source was last known to be current: by the wall clock, and by the boot clock."""
@@ -162,14 +174,13 @@ def _source_facts(view: View, name: str, standing: Standing) -> SourceFacts:
     plan, source = view.plan, view.plan.sources.get(name)
     mode = source.on_failure if source else None
     limit = source.max_staleness if source else None
-    expires = standing.reading.expires if standing.reading else None
     return SourceFacts(
         name=name,
         mode=mode or plan.failure.mode,
         age=view.freshness.age(name, standing),
         max_staleness=plan.failure.max_staleness if limit is None else limit,
         failure=why_not(standing),
-        expired=expires is not None and expires <= view.now,
+        expired=view.freshness.has_ended(standing),
     )
 
 

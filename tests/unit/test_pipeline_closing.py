@@ -1,0 +1,117 @@
+"""A pipeline that closes, one course of events each: what it takes away, ends and leaves, and what keeps it from that."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reloader.plan import FailurePolicy, StopTarget
+from reloader.snapshot import FailureKind
+from tests.unit.virtual_pod import App, Machine, Sidecar, failure, make_plan, reading
+
+
+class Pod:
+    """A closed pipeline of the sources `a` and `b`, and an application that confirms."""
+
+    def __init__(self, folder: Path, *actions: str) -> None:
+        self.machine = Machine()
+        self.live = folder / "live"
+        self.app = App(self.machine, self.live)
+        self.app.appear()
+        listed = tuple(StopTarget() if action == "stop_target" else action for action in actions)
+        self.plan = make_plan(folder, {"a": None, "b": None}, FailurePolicy(mode="closed", when_closed=listed))
+        self.sidecar = Sidecar(self.plan, self.machine, self.app)
+        self.sidecar.pipeline.open()
+
+    def say(self, *, expires: float | None = None, **values: object) -> None:
+        for name, value in values.items():
+            self.sidecar.put(name, reading({} if value is None else {"x": value}, self.machine, expires=expires))
+        self.run(0.01)
+
+    def fail(self, *names: str) -> None:
+        for name in names:
+            self.sidecar.put(name, failure(FailureKind.UNREACHABLE, self.machine))
+        self.run(0.01)
+
+    def run(self, seconds: float) -> None:
+        end = self.machine.time + seconds
+        while self.machine.time < end:
+            look = self.sidecar.cycle() + self.machine.booted
+            self.machine.time = min(end, max(look, self.machine.time + 0.001))
+
+    def restart(self) -> None:
+        self.sidecar.close()
+        self.sidecar = Sidecar(self.plan, self.machine, self.app)
+        self.sidecar.pipeline.open()
+
+    @property
+    def shows(self) -> str | None:
+        return self.app.shown
+
+
+@pytest.fixture
+def pod(tmp_path) -> Callable[..., Pod]:
+    made: list[Pod] = []
+
+    def make(*actions: str) -> Pod:
+        made.append(Pod(tmp_path, *actions))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.sidecar.die()
+
+
+def test_what_is_withdrawn_because_newer_content_waits_does_not_come_back_without_that(pod):
+    """The value that was held would make the same set again, over and over."""
+    pod = pod("withdraw")
+    pod.say(a="good", b="one")
+    pod.say(a=None)
+    pod.run(300)
+    assert pod.shows == '{"a": "good", "b": "one"}'
+
+    pod.run(400)
+    seen = set()
+    for _ in range(20):
+        pod.run(1)
+        seen.add(pod.shows)
+    assert seen == {None}
+
+    pod.say(a="better")
+    assert pod.shows == '{"a": "better", "b": "one"}'
+
+
+def test_a_lease_that_ran_out_while_nothing_ran_is_known_to_the_next_run(pod):
+    """However long `max_staleness` is, what has ended is not relied on before the source has said something again."""
+    pod = pod("not_ready")
+    pod.say(a="user", b="one", expires=pod.machine.now + 60)
+    pod.run(30)
+    assert pod.sidecar.report.ready
+
+    pod.restart()
+    pod.run(20)
+    assert pod.sidecar.report.ready
+    pod.run(20)
+    assert not pod.sidecar.report.ready
+
+    pod.say(a="user", b="one", expires=pod.machine.now + 60)
+    assert pod.sidecar.report.ready
+
+
+def test_nobody_leaves_while_a_set_is_about_to_be_published_that_opens_it(pod):
+    """The next run finds the volume withdrawn; what its sources then say is tried before anything else is done."""
+    first = pod("withdraw")
+    first.say(a="good", b="one")
+    first.fail("a")
+    first.run(700)
+    assert first.shows is None
+    first.sidecar.close()
+
+    second = pod("withdraw", "stop_target", "exit")
+    second.run(5)
+    assert second.sidecar.report.closed
+    second.sidecar.put("a", reading({"x": "back"}, second.machine))
+    second.say(b="back")
+    second.run(5)
+
+    assert (second.shows, second.sidecar.left, second.app.stops) == ('{"a": "back", "b": "back"}', False, [])
