@@ -77,11 +77,14 @@ class Source:
         self.backend = connections.consul
         self.read = _read(settings)
         self._default = settings.default
+        # What anyone may read is nobody's secret; Consul's catalog is not made for secrets, and masking ports and names would hide a change.
+        guarded = connections.consul.token is not None or connections.consul.token_file is not None
+        self._secret = guarded and isinstance(self.read, Key | Prefix)
 
     def interpret(self, reading: Reading) -> Outcome:
         """Return the reading; for a key that does not exist, the default or a refusal."""
         if reading.value is not None:
-            return reading
+            return replace(reading, secret=self._secret)
         if self._default is not None:
             return replace(reading, value=self._default, detail=f"{reading.detail}, default")
         reason = (

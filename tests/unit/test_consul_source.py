@@ -10,6 +10,7 @@ from reloader.backends.consul.reads import Key, Nodes, Prefix, Service, Services
 from reloader.plan import Connections, Consul
 from reloader.snapshot import Failure, FailureKind, Reading
 from reloader.sources import consul, make
+from reloader.written import Secret
 
 SERVER = Connections(consul=Consul(address="http://consul:8500"))
 
@@ -131,3 +132,20 @@ def test_another_client_in_the_same_folder_is_refused(name: str, monkeypatch: py
 
     with pytest.raises(ImportError, match=f"pip uninstall {name}"):
         importlib.reload(consul_client)
+
+
+@pytest.mark.parametrize(
+    ("server", "given", "secret"),
+    [
+        ({"token": Secret("t")}, {"key": "a"}, True),
+        ({"token": Secret("t")}, {"prefix": "a/"}, True),
+        ({"token_file": "/t"}, {"key": "a"}, True),
+        ({}, {"key": "a"}, False),
+        ({"token": Secret("t")}, {"service": "web"}, False),
+        ({"token": Secret("t")}, {"nodes": True}, False),
+    ],
+)
+def test_keys_that_take_a_token_are_secret(server, given, secret) -> None:
+    """What anyone may read is nobody's, and the catalog is not made for secrets."""
+    source = consul.Source(settings(**given), Connections(consul=Consul(address="http://consul:8500", **server)))
+    assert source.interpret(Reading(value="text", at=1.0)).secret is secret
