@@ -160,7 +160,7 @@ class Pipeline:
 
     def _publish(self, snapshot: Snapshot) -> bool:
         """Publish what a person or the snapshot asks for; return whether that was done."""
-        self._note_filled()
+        self._note_read(snapshot)
         self.hand.obey()
         return self._volume.record.rolled_back is not None or self.content.converge(snapshot, last_reload=None)
 
@@ -187,7 +187,7 @@ class Pipeline:
         """Make the volume match the snapshot, then the target match the volume; return when to look again."""
         self._intake.release(self._clock.now())
         snapshot, waited = self._mailbox.take(), self.delivery.busy
-        self._note_filled()
+        self._note_read(snapshot)
         if not self._has_turn():
             self.report()
             return min(self._resync_at, self._clock.now() + UNSETTLED_LOOK)
@@ -248,11 +248,16 @@ class Pipeline:
             started=self._started,
         )
 
-    def _note_filled(self) -> None:
-        """Remember which sources had items, once the snapshot is taken and before a set is published that was made of it."""
-        filled = self._intake.filled
-        if self._opened and filled != self._volume.record.filled:
-            self._volume.note_record(replace(self._volume.record, filled=filled))
+    def _note_read(self, snapshot: Snapshot) -> None:
+        """Remember which sources were read, and which had items, before a set is published that was made of them."""
+        if not self._opened:
+            return
+        record = replace(self._volume.record, filled=self._intake.filled)
+        if any(standing.reading is not None and name not in record.ages for name, standing in snapshot.standings.items()):
+            ages, current = self._freshness.noted(snapshot)
+            record = replace(record, ages=ages, current=current)
+        if record != self._volume.record:
+            self._volume.note_record(record)
 
     def _has_turn(self) -> bool:
         """Return whether no other pipeline is at the same process; nobody is asked where this is the only one."""

@@ -70,9 +70,11 @@ class Freshness:
         now, ahead = self._clock.now(), self._clock.wall() - self._clock.now()
         read = {name: now - standing.age(now) for name, standing in snapshot.standings.items() if standing.reading is not None}
         kept = snapshot.standings.keys() - read
+        lost = {name: self._otherwise for name in kept - self._record.ages.keys() if self._otherwise is not None}
         ages = {name: at for name, at in self._record.ages.items() if name in kept}
         current = {name: at for name, at in self._record.current.items() if name in kept}
-        return {**ages, **{name: at + ahead for name, at in read.items()}}, {**current, **read}
+        known = {**lost, **read}
+        return {**ages, **{name: at + ahead for name, at in known.items()}}, {**current, **known}
 
     def _last(self, name: str, now: float) -> float | None:
         """Return when a source that was not read in this run was last current, on the boot clock."""
