@@ -349,3 +349,94 @@ def test_an_invalid_configuration_is_a_finding_and_the_rest_is_looked_at(bed: Be
     assert found.document["configuration"] == "invalid"
     assert found.wrong() == {"configuration.valid": "failed", "container.root": "warning", "process.namespace": "failed"}
     assert {"the configuration is invalid, so nothing is known of this"} == {one["told"] for one in found.of("volume.usable")}
+
+
+def test_a_reloader_of_another_container_is_told_from_the_own_one(bed: Bed):
+    """It has the volume, and signals the same target. Nobody sees into its memory, nor its mounts; its control group tells where it is."""
+    if reason := small_pod.lacking_memory_groups():
+        pytest.skip(reason)
+    second = {**bed.ours, "name": "second"}
+    bed.manifest["spec"]["containers"].append(second)
+    second["command"] = [sys.executable, "-m", "reloader", "run", str(bed.file), "--listen", "off"]
+    bed.start()
+    eventually(lambda: "volume.lock" in bed.examine().wrong(), what="the lock of the other one")
+    found = bed.examine()
+
+    assert found.wrong() == {"process.reloaders": "warning", "volume.lock": "failed"}
+    assert [mend["kind"] for mend in found.finding("volume.lock", "/proc/locks")["mends"]] == ["configuration", "words"]
+
+
+def test_a_doctor_who_is_another_user_says_so(bed: Bed):
+    """What root may do says nothing of what the sidecar may."""
+    bed.ours["securityContext"] = {"runAsUser": 0, "readOnlyRootFilesystem": True}
+    bed.start()
+    drop = ("setpriv", "--reuid=10001", "--regid=10001", "--clear-groups")
+    bed.pod.start_in("reloader", *drop, sys.executable, "-m", "reloader", "run", bed.file, "--listen", "off")
+    eventually(lambda: bed.examine().wrong() == {"process.identity": "warning"}, what="a reloader of another user")
+    found = bed.examine().finding("process.identity", "uid 10001")
+
+    assert found["mends"][0]["text"].startswith("Run the doctor as uid 10001")
+
+
+def test_a_volume_that_another_user_has_used_is_told(bed: Bed):
+    """As after a change of the UID: what the sidecar keeps there is private."""
+    bed.start()
+    home = bed.folder / "volumes" / "live" / "..reloader"
+    bed.shell(f"mkdir -m 700 {home} && chown 4321 {home}")
+    found = bed.examine()
+
+    assert found.wrong() == {"volume.usable": "failed"}
+    assert "..reloader was made by uid 4321, and this is uid 10001" in found.of("volume.usable")[0]["told"]
+    assert "runAsUser: 4321" in found.of("volume.usable")[0]["mends"][0]["text"]
+
+
+def test_a_volume_that_another_program_fills_is_told(bed: Bed):
+    bed.start()
+    bed.shell(f"ln -s ..2026_01_01 {bed.folder}/volumes/live/..data")
+
+    assert "another program fills this directory" in bed.examine().of("volume.usable")[0]["told"]
+
+
+def test_a_volume_with_room_for_one_set_and_not_for_those_that_are_kept(bed: Bed):
+    bed.volume("live")["emptyDir"]["sizeLimit"] = "200Ki"
+    bed.start()
+
+    assert healed(bed, Case(lambda _: None, "volume.usable", "MiB free", state="warning")).wrong() == {}
+
+
+def test_single_files_beside_the_whole_volume_are_a_warning(bed: Bed):
+    bed.app["volumeMounts"].append({"name": "live", "mountPath": str(bed.live / "app.conf"), "subPath": "app.conf"})
+    del bed.app["volumeMounts"][0]["readOnly"]
+    bed.start()
+
+    assert bed.examine().wrong() == {"volume.target": "warning"}
+
+
+def test_targets_that_are_no_processes_need_no_shared_namespace(bed: Bed):
+    separate_processes(bed)
+    bed.configure(target={"kind": "none"})
+    bed.start()
+
+    assert bed.examine().wrong() == {}
+
+
+def test_a_directory_that_is_not_there_is_a_finding_of_its_source(bed: Bed):
+    bed.configure(sources={"site": {"kind": "files", "path": str(bed.folder / "nowhere")}})
+    bed.start()
+    found = bed.examine()
+
+    assert found.wrong() == {"source.read": "failed"}
+    assert found.of("template.renders")[0]["state"] == "skipped"
+
+
+def test_of_several_files_those_that_are_valid_are_examined(bed: Bed):
+    """The other one's mistakes are told, and the exit status is theirs."""
+    other = bed.folder / "other.yaml"
+    other.write_text("targt: {kind: none}\n")
+    bed.options = (other,)
+    bed.start()
+    found = bed.examine()
+
+    assert found.status == 2
+    assert found.wrong() == {"configuration.valid": "failed"}
+    assert found.of("target.found")[0]["state"] == "ok"
