@@ -361,7 +361,8 @@ class Pipeline:
 
     def _next_look(self, known: PipelineReport) -> float:
         now = self._clock.now()
-        wanted = [self._resync_at, self._intake.look_at, self.content.look_at if self._ready_to_publish() else inf, self.delivery.look_at]
+        may_publish = self._ready_to_publish() and self._verdict().may_publish
+        wanted = [self._resync_at, self._intake.look_at, self.content.look_at if may_publish else inf, self.delivery.look_at]
         wanted.append(self._closing.look_at)
         ends = [end for source in known.sources for end in (source.current_until, source.expires) if end is not None]
         if known.degraded or any(not source.up for source in known.sources) or any(end <= now for end in ends):

@@ -33,11 +33,14 @@ class Pod:
             self.sidecar.put(name, failure(FailureKind.UNREACHABLE, self.machine))
         self.run(0.01)
 
-    def run(self, seconds: float) -> None:
-        end = self.machine.time + seconds
+    def run(self, seconds: float) -> int:
+        """Let time pass, and return how many cycles were wanted."""
+        end, cycles = self.machine.time + seconds, 0
         while self.machine.time < end:
+            cycles += 1
             look = self.sidecar.cycle() + self.machine.booted
             self.machine.time = min(end, max(look, self.machine.time + 0.001))
+        return cycles
 
     def restart(self, *, killed: bool = False) -> None:
         (self.sidecar.die if killed else self.sidecar.close)()
@@ -144,3 +147,13 @@ def test_a_source_that_no_record_tells_of_gets_no_younger_by_restarts(pod):
         pod.run(70)
 
     assert not pod.sidecar.report.ready
+
+
+def test_refused_content_that_may_not_be_published_now_is_not_tried_without_a_pause(pod):
+    """Its time has come, but a source is too old for a first set."""
+    pod = pod("not_ready")
+    pod.say(a='no"json', b="one")
+    pod.fail("a")
+    pod.machine.time += 1500
+
+    assert pod.run(10) < 30

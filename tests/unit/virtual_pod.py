@@ -120,12 +120,13 @@ class Verification:
     """What the application says of one reload, or of its start."""
 
     def __init__(self, app: "App", instance: Instance) -> None:
-        self._app, self._instance = app, instance
+        self._app, self._instance, self._reads = app, instance, app.reads
         self.proves_completion = app.proves_completion
 
     def judge(self) -> Judgement:
         app, now = self._app, self._app.machine.now
         if app.instance != self._instance:
+            app.refused.add(self._reads)  # it died of it, as far as anybody can tell
             return Judgement(verdict=Verdict.ENDED, reason="it ended")
         if app.says == "refuses" or (app.says == "confirms" and app.reads is not None and "!" in app.reads):
             app.refused.add(app.reads)
