@@ -17,6 +17,8 @@ def main():
         mount("--bind", source, point)
         if read_only:
             mount("-o", "remount,bind,ro", point)
+    for place in spec["writable"]:
+        mount("--bind", place, place)
     for place in spec["hidden"]:
         subprocess.run(["umount", "--lazy", place], check=True)
     if spec["read_only_root"]:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.e2e import measured
 from tests.waiting import eventually
 
 CONTAINED = Path(__file__).with_name("contained.py")
@@ -106,6 +107,7 @@ class SmallPod:
     def close(self) -> None:
         """End it, and remove its folder."""
         self.stop()
+        measured.fetch(self.folder / "coverage")
         shutil.rmtree(self.folder)
 
     @property
@@ -151,6 +153,7 @@ class SmallPod:
             "own_processes": not shared,
             "mounts": [self._mount(mount) for mount in container.get("volumeMounts", ())],
             "hidden": self._in_memory,
+            "writable": [str(path) for path in (self.folder / "coverage",) if path.is_dir()],
             "read_only_root": bool(container.get("securityContext", {}).get("readOnlyRootFilesystem")),
             "become": self._become(container),
             "command": list(map(str, container["command"])),
@@ -220,8 +223,16 @@ class SmallPod:
     def _environ(self, container: Mapping[str, Any]) -> dict[str, str]:
         links = {} if self._spec.get("enableServiceLinks") is False else _links(self.services)
         own = {each["name"]: each["value"] for each in container.get("env", ())}
-        inherited = {name: text for name, text in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "COVERAGE_PROCESS_START")}
-        return {**inherited, "PYTHONPATH": str(ROOT), "HOME": "/", **KUBERNETES, **links, **own}
+        inherited = {name: text for name, text in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "COVERAGE_CORE")}
+        return {
+            **inherited,
+            **measured.environ(self.folder / "coverage"),
+            "PYTHONPATH": str(ROOT),
+            "HOME": "/",
+            **KUBERNETES,
+            **links,
+            **own,
+        }
 
     def _pid(self, name: str) -> int:
         """Return the process that a container runs; of the sandbox without a name. What enters or makes a pid namespace forks once."""
