@@ -120,7 +120,7 @@ def _descriptors(patient: Patient) -> Iterator[Finding]:
 
 def _descriptor_limits(patient: Patient) -> tuple[int, int]:
     """Return the limits of the reloader that runs here, which may be others than those of this process."""
-    for process in patient.siblings()[:1] if patient.place is not Place.HOST else ():
+    for process in patient.siblings()[:1] if _is_the_one(patient) else ():
         for line in (patient.machine.text(f"/proc/{process.pid}/limits") or "").splitlines():
             if line.startswith("Max open files"):
                 soft, hard = (resource.RLIM_INFINITY if word == "unlimited" else int(word) for word in line.split()[3:5])
@@ -148,11 +148,16 @@ def _memory(patient: Patient) -> Iterator[Finding]:
 
 def need_of(patient: Patient) -> tuple[int, str]:
     """Return the bytes that the reloader needs, and how that is known: its own peak, or that of this process, which loaded the same."""
-    pids: tuple[int | str, ...] = (*(process.pid for process in patient.siblings()), "self")
+    pids: tuple[int | str, ...] = (*(process.pid for process in patient.siblings() if _is_the_one(patient)), "self")
     peaks = {pid: _peak(patient, pid) for pid in pids}
     pid, peak = max(peaks.items(), key=lambda item: item[1])
     own = "VmHWM, the peak of this doctor, which loaded what a reloader loads" if pid == "self" else "VmHWM, its peak"
     return peak, f"/proc/{pid}/status: {own}"
+
+
+def _is_the_one(patient: Patient) -> bool:
+    """Return whether a reloader that runs here is the one that this is about; on a host, and beside a manifest, it may be any."""
+    return patient.is_there and patient.place is not Place.HOST
 
 
 def _peak(patient: Patient, pid: int | str) -> int:
