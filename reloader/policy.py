@@ -80,6 +80,8 @@ class Facts:
     since_start: float
     published: bool
     """Something is on the volume, from this run or an earlier one."""
+    lost: bool = False
+    """What was published is not to be seen: the volume was replaced by something that cannot be taken. It counts as published."""
     volume_taken: bool = True
     """The volume with its record could be opened; without it nobody knows what is owed."""
     first_refused: str | None = None
@@ -190,7 +192,7 @@ def verdict(facts: Facts) -> Verdict:
         started=relied_on,
         reasons=(*(finding.reason for finding in findings), *(_why_nothing(facts) if not facts.published else ())),
         causes=frozenset(finding.cause for finding in findings if finding.effect is Effect.CLOSED),
-        may_publish=facts.published or not any(source.stale and source.mode == "closed" for source in facts.sources),
+        may_publish=(facts.published and not facts.lost) or not any(source.stale and source.mode == "closed" for source in facts.sources),
         wants_fallback=facts.fallback and facts.volume_taken and facts.lacks and facts.mode_of_lack == "open",
     )
 

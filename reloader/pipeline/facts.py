@@ -107,6 +107,7 @@ def facts(view: View) -> Facts:
     """Return what the verdict on a pipeline depends on."""
     plan, now, published = view.plan, view.now, view.volume.published
     rejected, unwritable = view.content.rejected, view.content.unwritable or view.content.unsaved
+    lost = published is None and unwritable is not None and view.volume.is_lost
     on_fallback = published is not None and view.volume.record.is_fallback(published.number)
     refused_first = rejected is not None and rejected.stage != "render" and rejected.refused and (published is None or on_fallback)
     return Facts(
@@ -114,7 +115,8 @@ def facts(view: View) -> Facts:
         startup_grace=plan.failure.startup_grace,
         max_staleness=plan.failure.max_staleness,
         since_start=now - view.started,
-        published=published is not None,
+        published=published is not None or lost,
+        lost=lost,
         volume_taken=view.taken,
         first_refused=rejected.reason if rejected and refused_first else None,
         fallback=plan.failure.fallback is not None,

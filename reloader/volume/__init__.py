@@ -100,6 +100,11 @@ class Volume:
         return self._published
 
     @property
+    def is_lost(self) -> bool:
+        """Return whether something else is where a set was published, and the volume is not taken anew."""
+        return not self._home.is_held and self.record.published not in (None, self.record.withdrawn)
+
+    @property
     def shown_since(self) -> float | None:
         """Return the latest time, on the boot clock, at which what is published can have been staged; None where nothing is."""
         published = self.published

@@ -128,6 +128,9 @@ class Mounted:
         confirmed = self.record.confirmed
         return confirmed is not None and confirmed.number == number and instance in confirmed.instances
 
+    is_lost = False
+    """What is mounted is looked at anew each time."""
+
     @property
     def shown_since(self) -> None:
         """Return None: when that was mounted which no record tells of, nobody knows."""

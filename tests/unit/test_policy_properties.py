@@ -45,6 +45,7 @@ def chosen_facts(choose: Choose) -> Plain:
         "max_staleness": oldest,
         "since_start": choose(around(grace)),
         "published": published,
+        "lost": published and choose([False, False, False, True]),
         "volume_taken": choose([True, True, True, False]),
         "first_refused": first_refused,
         "fallback": choose([True, False]),
@@ -228,7 +229,7 @@ def the_fallback_is_for_nothing_else(ask: Callable[[Plain], Told], plain: Plain)
 def no_first_set_is_made_of_what_would_close(ask: Callable[[Plain], Told], plain: Plain) -> None:
     bad = any(is_stale(source) and source["mode"] == "closed" for source in plain["sources"])
 
-    assert ask(plain).may_publish == (plain["published"] or not bad)
+    assert ask(plain).may_publish == ((plain["published"] and not plain["lost"]) or not bad)
 
 
 def what_is_told_fits_together(ask: Callable[[Plain], Told], plain: Plain) -> None:
