@@ -294,7 +294,8 @@ class Content:
             self._retry_at = self._held_until if now < self._held_until else max(self._held_until + self._held_for, now + AGAIN)
         if waits is not None:
             self._retry_at = min(self._retry_at, waits)
-            self.rejected = self.rejected or Rejected("refused", "it was refused before", now, refused=True)
+            stage, who = self._refusals.refuser(self._candidate)
+            self.rejected = self.rejected or Rejected(stage, f"{who} refused it before", now, refused=True)
         elif not self._holding.held:
             self.rejected = None
         self.look_at = self._retry_at

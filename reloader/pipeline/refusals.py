@@ -52,6 +52,11 @@ class Refusals:
         known = self._volume.record.refused.get(self._key(fingerprint))
         return known is not None and known.retry != _ASKED_FOR
 
+    def refuser(self, fingerprint: str) -> tuple[str, str]:
+        """Return the stage that refused this content, and who that is, in words."""
+        stage = self._volume.record.refused[self._key(fingerprint)].stage
+        return stage, "the check" if stage == "check" else "the target"
+
     def accept(self, fingerprint: str) -> None:
         """Forget a refusal: the content is good after all."""
         self._volume.note_record(self._volume.record.accept(self._key(fingerprint)))
