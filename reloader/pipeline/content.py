@@ -67,6 +67,8 @@ class Content:
         """Whether what the sources say was held against what is published; before that, nobody knows what is mounted."""
         self.rejected: Rejected | None = None
         """Content that render, check or the target rejected."""
+        self._tried: Rejected | None = None
+        """What was rejected, while it is published once more: if it is refused again, it has waited all the time."""
         self.unwritable: Rejected | None = None
         """What the volume cannot take."""
         self.unsaved: Rejected | None = None
@@ -154,7 +156,7 @@ class Content:
         published = self._volume.published
         if published is not None and published.number == number:
             self._refusals.accept(published.fingerprint)
-            self._retried = ""
+            self._retried, self._tried = "", None
         if self._holding.held:  # it waited for this
             self._retry_at = min(self._retry_at, self._held_until)
 
@@ -174,7 +176,8 @@ class Content:
         if published is None or published.number != number or number == self._volume.last_confirmed:
             return False
         now = self._world.clock.now()
-        since = self.rejected.since if self.rejected else now
+        before = self.rejected or self._tried
+        since = before.since if before else now
         refused, good = self._holding.made_of(number), self._holding.made_of(self._volume.last_confirmed)
         self._refuse(Rejected("verify", reason, since, refused=True), published.fingerprint, now, held=self._holding.refuse(refused, good))
         if isinstance(self._volume, Mounted):
@@ -297,6 +300,7 @@ class Content:
             stage, who = self._refusals.refuser(self._candidate)
             self.rejected = self.rejected or Rejected(stage, f"{who} refused it before", now, refused=True)
         elif not self._holding.held:
+            self._tried = (self.rejected or self._tried) if self._refusals.remember(self._candidate) else None
             self.rejected = None
         self.look_at = self._retry_at
 

@@ -52,6 +52,10 @@ class Refusals:
         known = self._volume.record.refused.get(self._key(fingerprint))
         return known is not None and known.retry != _ASKED_FOR
 
+    def remember(self, fingerprint: str) -> bool:
+        """Return whether this content was refused before, whoever asked for another try."""
+        return self._key(fingerprint) in self._volume.record.refused
+
     def refuser(self, fingerprint: str) -> tuple[str, str]:
         """Return the stage that refused this content, and who that is, in words."""
         stage = self._volume.record.refused[self._key(fingerprint)].stage

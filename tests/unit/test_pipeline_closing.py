@@ -157,3 +157,19 @@ def test_refused_content_that_may_not_be_published_now_is_not_tried_without_a_pa
     pod.machine.time += 1500
 
     assert pod.run(10) < 30
+
+
+def test_content_that_is_refused_again_and_again_waits_since_the_first_time(pod):
+    """To try it once more is no news of it."""
+    pod = pod("not_ready")
+    pod.say(a="good", b="one")
+    pod.say(a="bad!")
+    ready = []
+    for _ in range(25):
+        pod.run(100)
+        ready.append(pod.sidecar.report.ready)
+
+    assert ready == [True] * 6 + [False] * 19
+    pod.say(a="better")
+    pod.run(1)
+    assert pod.sidecar.report.ready
