@@ -202,7 +202,9 @@ def _forms(leaf: str) -> Iterator[str]:
             continue
         data = part.encode("utf-8", errors="surrogateescape")
         yield from (part, part.upper(), part.lower(), part.title(), part.capitalize(), part.replace("'", "''"))
-        yield from (json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1])
+        for written in (json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]):
+            yield written
+            yield from _in_base64(written.encode(errors="surrogateescape"))
         yield from (quote(data), quote(data, safe=""), quote_plus(data), html.escape(part), html.escape(part, quote=False))
         yield sha256(data).hexdigest()
         yield from _in_base64(data)

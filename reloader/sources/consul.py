@@ -77,7 +77,7 @@ class Source:
         self.backend = connections.consul
         self.read = _read(settings)
         self._default = settings.default
-        # What anyone may read is nobody's secret; Consul's catalog is not made for secrets, and masking ports and names would hide a change.
+        # What anyone may read is nobody's secret, and the catalog is not made for secrets: masking ports and names would hide a change.
         guarded = connections.consul.token is not None or connections.consul.token_file is not None
         self._secret = guarded and isinstance(self.read, Key | Prefix)
 
