@@ -131,6 +131,13 @@ class House:
         """Set keys of `failure`."""
         self.config["failure"] |= settings
 
+    def have_fallback(self) -> None:
+        """Have a `failure.fallback`, which says so."""
+        directory = self.folder / "fallback"
+        directory.mkdir()
+        (directory / "app.conf").write_text("fallback")
+        self.fail(fallback=str(directory))
+
     def write(self) -> None:
         """Write the configuration."""
         new = self.folder / "app.new"

@@ -215,9 +215,11 @@ def while_it_runs(scene: Scene, source: Failing) -> Story:
 
 @each(UNREACHABLE, STARTING, NOTHING)
 def at_the_start(scene: Scene, source: Failing) -> Story:
-    """The target is there before its configuration."""
+    """The target is there before its configuration; `closed` has a fallback, and does not publish it."""
     house = scene.house
     house.fail(startup_grace="3s")
+    if not scene.is_open:
+        house.have_fallback()
     source.fail()
     house.application.start()
     house.start()
@@ -305,7 +307,7 @@ def the_target_refuses_the_first_set(scene: Scene) -> Story:
 
 @case(FALLBACK)
 def a_fallback(scene: Scene) -> Story:
-    """Under `closed` there is none; one that is there from an `open` run closes."""
+    """One that an `open` run published closes a `closed` one."""
     failing = directory_missing(scene)
     failing.fail()
     fall_back(scene)
@@ -316,10 +318,8 @@ def a_fallback(scene: Scene) -> Story:
 def fall_back(scene: Scene) -> None:
     """Let the fallback be published, and taken by the target; then let the mode be that of the scene."""
     house = scene.house
-    directory = scene.folder / "fallback"
-    directory.mkdir()
-    (directory / "app.conf").write_text("fallback")
-    house.fail(mode="open", startup_grace="1s", fallback=str(directory))
+    house.have_fallback()
+    house.fail(mode="open", startup_grace="1s")
     house.application.start()
     house.start()
     eventually(lambda: house.reads() == house.application.runs_on() == "fallback", what="the fallback")
@@ -327,7 +327,6 @@ def fall_back(scene: Scene) -> None:
     assert house.sidecar.pipeline()["fallback"]
     if not scene.is_open:
         house.sidecar.stop()
-        del house.config["failure"]["fallback"]
         house.fail(mode="closed")
         house.start()
 
