@@ -98,8 +98,9 @@ class Control:
             OSError: it cannot be made; EADDRINUSE where another process listens there, EEXIST where something else has its name.
 
         """
-        if not self._directory.is_dir():
-            self._directory.mkdir(0o700, parents=True)
+        for each in (*reversed(self._directory.parents), self._directory):
+            if not each.is_dir():
+                each.mkdir(0o700)  # also those above it, whatever the umask: who may write there could put another in its place
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             os.fchmod(listening.fileno(), 0o600)  # Linux gives the file the mode of its socket, so it is never open to others

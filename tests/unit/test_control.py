@@ -127,7 +127,10 @@ def test_of_a_sidecar_that_is_not_root_itself_and_root_are_served(directory):
 @needs_root
 def test_a_connection_that_is_handed_on_is_its_makers(opened, directory):
     """Who connects answers for what is asked over it: the kernel notes the user once."""
-    script = "import socket, sys; c = socket.socket(fileno=int(sys.argv[1])); c.sendall(b'{}\\n'); print(c.makefile().readline())"
+    script = (
+        "import socket, sys; c = socket.socket(fileno=int(sys.argv[1])); c.setblocking(True)\n"
+        "c.sendall(b'{}\\n'); print(c.makefile().readline())"
+    )
     with connected(directory) as connection:
         number = connection.fileno()
         command = [*as_user(65534), sys.executable, "-c", script, str(number)]

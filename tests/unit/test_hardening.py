@@ -164,6 +164,17 @@ def test_a_program_that_runs_for_long_keeps_what_is_its_own(environ):
     assert {**FOR_FILES, **EXPORTER, **OWN}.items() <= given.items()
 
 
+def test_a_command_gets_no_descriptor_but_its_own(tmp_path):
+    """A lock, a socket or a file that the sidecar has open, inheritable or not, stays with it."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(descriptor, True)
+    try:
+        listed = Children().run(["sh", "-c", "ls /proc/$$/fd"], timeout=30).output.split()
+    finally:
+        os.close(descriptor)
+    assert set(listed) <= {"0", "1", "2"}
+
+
 @needs_root
 def test_what_is_executed_is_as_open_as_any_other(tmp_path):
     """A program that the sidecar runs can be debugged by its own user, and may leave cores."""
