@@ -26,26 +26,40 @@ class Refusals:
         self._rules = sha256(repr(rules).encode()).hexdigest()[:16]
         self._backoff = None if first == inf else Backoff(base=first, cap=max(LONGEST, first))
         self._world = world
-        self._again = False
+        self._due: dict[str, tuple[float | None, float]] = {}
+        """What the record says of each, and when that is on the boot clock, which nobody sets."""
 
     def note(self, fingerprint: str, stage: str) -> float:
         """Remember a refusal; return when the content is tried again, on the boot clock."""
-        before = self._volume.record.refused.get(self._key(fingerprint))
-        failures = before.failures + 1 if before else 1
+        key, record = self._key(fingerprint), self._volume.record
+        failures = record.refused[key].failures + 1 if key in record.refused else 1
         delay = inf if self._backoff is None else self._delay(self._backoff, failures)
         retry = None if delay == inf else self._world.clock.wall() + delay
-        self._volume.note_record(self._volume.record.refuse(self._key(fingerprint), Refusal(stage=stage, failures=failures, retry=retry)))
+        self._volume.note_record(record.refuse(key, Refusal(stage=stage, failures=failures, retry=retry)))
+        self._due = {other: due for other, due in self._due.items() if other in self._volume.record.refused}
+        self._due[key] = retry, self._world.clock.now() + delay
         return self._world.clock.now() + delay
 
     def waits(self, fingerprint: str) -> float | None:
         """Return when this content is tried again, on the boot clock, if it was refused and it is not time yet."""
-        known = self._volume.record.refused.get(self._key(fingerprint))
+        key = self._key(fingerprint)
+        known = self._volume.record.refused.get(key)
         if known is None:
             return None
-        wait = inf if known.retry is None else known.retry - self._world.clock.wall()
-        if known.retry is not None and self._backoff is not None and wait > self._longest(self._backoff, known.failures):
-            return None  # no delay is that long: the wall clock was set back
-        return None if wait <= 0 else self._world.clock.now() + wait
+        if key not in self._due or self._due[key][0] != known.retry:
+            self._due[key] = known.retry, self._continued(known)
+        due = self._due[key][1]
+        return None if due <= self._world.clock.now() else due
+
+    def _continued(self, known: Refusal) -> float:
+        """Return when content is tried again that an earlier run tried, which only the wall clock tells."""
+        now = self._world.clock.now()
+        if known.retry is None:
+            return inf
+        wait = known.retry - self._world.clock.wall()
+        if self._backoff is not None and wait > self._longest(self._backoff, known.failures):
+            return now  # no delay is that long: the wall clock was set back
+        return now + wait
 
     def is_known(self, fingerprint: str) -> bool:
         """Return whether this content was refused before, and nobody asked for another try."""

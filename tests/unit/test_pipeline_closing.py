@@ -173,3 +173,21 @@ def test_content_that_is_refused_again_and_again_waits_since_the_first_time(pod)
     pod.say(a="better")
     pod.run(1)
     assert pod.sidecar.report.ready
+
+
+@pytest.mark.parametrize("step", [-3600.0, -200.0, 200.0, 3600.0])
+def test_a_step_of_the_wall_clock_makes_no_retry_come_sooner_or_later(pod, step):
+    pod = pod("not_ready")
+    pod.say(a="good", b="one")
+    pod.run(1)
+    pod.say(a="bad!")
+    pod.run(1)
+    asked = pod.app.asked
+    pod.machine.ahead += step
+    pod.run(260)
+    pod.sidecar.pipeline.content.look_again()
+    pod.run(1)
+    assert pod.app.asked == asked
+
+    pod.run(80)
+    assert pod.app.asked > asked
