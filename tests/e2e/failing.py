@@ -117,10 +117,10 @@ class House:
         program = [*self.enter, sys.executable, FAULTY, self._control]
         self.sidecar = Sidecar(self.folder / "sidecar", self.file, program=program)
 
-    def control(self, *fails: dict[str, Any], wall: float = 0) -> None:
-        """Say what fails from now on, and how far the wall clock is ahead; see faulty.py."""
+    def control(self, *fails: dict[str, Any], held: Sequence[dict[str, Any]] = (), wall: float = 0) -> None:
+        """Say what fails or is held up from now on, and how far the wall clock is ahead; see faulty.py."""
         new = self._control.with_suffix(".new")
-        new.write_text(json.dumps({"fails": fails, "wall": wall}))
+        new.write_text(json.dumps({"fails": fails, "held": held, "wall": wall}))
         new.rename(self._control)
 
     def say(self, text: str) -> None:

@@ -19,7 +19,8 @@ from tests.waiting import eventually
 CLOSED = "the same, older"
 WITHDRAWN = "it closed before and withdrew what was published, and nothing good came since"
 ALL = ["not_ready", "withdraw", "stop_target", "exit"]
-LINK_FAILS = {"calls": ["rename"], "path": r"\.\.data_tmp$", "error": "EIO"}
+LINK = {"calls": ["rename"], "path": r"\.\.data_tmp$"}
+LINK_FAILS = {**LINK, "error": "EIO"}
 WRITES_FAIL = {"calls": ["write_file", "make_directory"], "path": r"live/\.\.\d", "error": "EIO"}
 LIMIT, PATIENCE = 35, 30
 """After how many seconds the next action is done though one is not, and a target is killed that does not end."""
@@ -147,8 +148,11 @@ def test_each_action_comes_after_the_one_before_and_exit_is_the_last(make: MakeH
     house.faulty()
     house.begin("stubborn")
     linked, taken = house.linked(), house.application.taken()
-    house.control(LINK_FAILS)
+    house.control(held=[LINK])
     close(house)
+    eventually((house.live / "..data_tmp").is_symlink, what="the link to be about to move")
+    house.sees(Moment(CLOSED, ("source site is not current",), volume="one"))
+    house.control(LINK_FAILS)
     house.sees(Moment(CLOSED, ("source site is not current", "the disk failed"), volume="one"))
     does(house, "not_ready")
     assert (house.linked(), house.application.taken()) == (linked, taken)

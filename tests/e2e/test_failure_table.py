@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -409,12 +410,15 @@ def rendering_rejects(scene: Scene) -> Story:
 
 @case(REJECTED)
 def the_check_rejects(scene: Scene) -> Story:
+    """Content after content: what waits has waited since the first."""
     house = scene.house
     refuse_by_check(house)
     house.fail(max_staleness="2s")
     house.begin()
     house.say("bad")
     yield Moment(REJECTED, ("rejected: ", "grep"), volume="one")
+    says = (f"bad {number}" for number in count())
+    eventually(lambda: house.say(next(says)) or house.sidecar.metric("reloader_closed") or scene.is_open, every=0.2, what="it to close")
     yield Moment(REJECTED, ("rejected: ", "grep"), volume="one", lasts=True)
 
 

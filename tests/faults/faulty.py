@@ -2,7 +2,8 @@
 
 Usage: faulty.py CONTROL run FILE ... as for `reloader`. CONTROL is a JSON file that is read anew at every call: `fails` lists what calls of
 the disk fail, each with the names of the `calls`, a regular expression for the `path`, the `error` by its name and how many of these calls
-it lets pass first (`skip`); `wall` is how many seconds the wall clock is ahead. Nothing in the product knows of this.
+it lets pass first (`skip`); `held` lists the calls that do not begin while they are in it; `wall` is how many seconds the wall clock is
+ahead. Nothing in the product knows of this.
 """
 
 import errno
@@ -11,6 +12,7 @@ import os
 import random
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +35,9 @@ class Control:
         return dict(json.loads(self._path.read_text()))
 
     def fail(self, call: str, path: object) -> None:
-        """Raise OSError if this call is to fail."""
+        """Raise OSError if this call is to fail; return when it may begin."""
+        while any(call in rule["calls"] and re.search(rule["path"], str(path)) for rule in self.read().get("held", ())):
+            time.sleep(0.005)
         for rule in self.read().get("fails", ()):
             if call in rule["calls"] and re.search(rule["path"], str(path)):
                 key = json.dumps(rule)
