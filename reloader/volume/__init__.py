@@ -237,6 +237,7 @@ class Volume:
             VolumeError: it cannot be done now.
 
         """
+        self.open()  # what another one holds is not to be touched, and its record knows which number is next
         published, before = self.published, self.record
         if closed and published is not None:  # what a person holds goes too; and on a full volume there is room only after a removal
             self._forget([number for number in before.generations if number != published.number])
@@ -350,6 +351,8 @@ class Volume:
 
     def _try_tidying(self) -> None:
         """Remove generations and links that nothing knows, and what is left of earlier removals; what fails is left for the next time."""
+        if not self._home.is_held:
+            return
         try:
             with explained("sweep", self.path):
                 self._remove_generations()

@@ -1,12 +1,15 @@
 """A pipeline that closes, one course of events each: what it takes away, ends and leaves, and what keeps it from that."""
 
+import errno
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from reloader.plan import FailurePolicy, StopTarget
 from reloader.snapshot import FailureKind
+from reloader.volume import VolumeError
 from tests.unit.virtual_pod import App, Machine, Sidecar, failure, make_plan, reading
 
 
@@ -191,3 +194,24 @@ def test_a_step_of_the_wall_clock_makes_no_retry_come_sooner_or_later(pod, step)
 
     pod.run(80)
     assert pod.app.asked > asked
+
+
+def test_a_volume_that_could_not_be_taken_for_long_is_withdrawn_by_what_it_remembers(pod):
+    """Nobody is asked to read an empty set, and what the sources say then is published."""
+    pod = pod("withdraw")
+    pod.say(a="good", b="one")
+    pod.run(1)
+    pod.sidecar.close()
+    pod.machine.disk_trouble = errno.EROFS
+    with suppress(VolumeError):
+        pod.restart()
+    pod.fail("a", "b")
+    pod.run(700)
+    pod.machine.disk_trouble = None
+    pod.run(100)
+    assert pod.shows is None
+
+    pod.say(a="better", b="one")
+    pod.run(1)
+    assert pod.shows == '{"a": "better", "b": "one"}'
+    assert pod.sidecar.report.ready

@@ -344,6 +344,31 @@ def test_a_lock_names_its_holder(volume: Volume) -> None:
     make(volume.path).open()
 
 
+def test_who_does_not_have_the_lock_takes_nothing_away(volume: Volume) -> None:
+    """Whatever is on a volume is its holder's, also what one's own record does not know."""
+    first, second = publish(volume, OLD), publish(volume, NEW)
+    other = make(volume.path)
+
+    with pytest.raises(VolumeLocked):
+        other.withdraw(closed=True)
+    other.discard(first)
+
+    assert volume.directory(first).is_dir()
+    assert volume.published is not None
+    assert volume.published.number == second
+
+
+def test_a_volume_that_was_not_opened_yet_is_withdrawn_by_what_it_remembers(volume: Volume) -> None:
+    publish(volume, OLD)
+    volume.close()
+    other = make(volume.path)
+    other.withdraw(closed=True)
+
+    assert other.published is None
+    assert other.record.closed
+    assert seen(volume.path) == {}
+
+
 def test_a_holder_that_is_killed_frees_the_lock(tmp_path: Path) -> None:
     script = "volume = make(Path(sys.argv[1])); volume.open(); print('held', flush=True); signal.pause()"
     imports = "import sys, signal; from pathlib import Path; from tests.volumes import make"
