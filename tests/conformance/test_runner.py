@@ -291,16 +291,16 @@ COMMANDS: dict[str, tuple[list[str], bool]] = {
 
 
 def test_commands_are_run_as_they_are_written(tmp_path: Path):
-    """As a list of words, and through a shell only where a shell is named."""
+    """As a list of words, and through a shell only where a shell is named; with our environment, but for what a source reads of it."""
     for number, (command, _) in enumerate(COMMANDS.values()):
         volume = {
             "path": str(tmp_path / f"live-{number}"),
             "files": {"app.conf": {"content": "x"}},
             "check": {"command": command, "timeout": "2s"},
         }
-        text = {"sources": {"own": {"kind": "env", "names": ["GIVEN"]}}, "volume": volume, "target": {"kind": "none"}}
+        text = {"sources": {"own": {"kind": "env", "names": ["OTHER"]}}, "volume": volume, "target": {"kind": "none"}}
         (tmp_path / f"app-{number}.yaml").write_text(json.dumps(text))
-    ended = reloader("once", *sorted(tmp_path.glob("*.yaml")), env={"GIVEN": "x"})
+    ended = reloader("once", *sorted(tmp_path.glob("*.yaml")), env={"GIVEN": "x", "OTHER": "x"})
 
     passed = {name: (tmp_path / f"live-{number}/app.conf").exists() for number, name in enumerate(COMMANDS)}
     assert passed == {name: expected for name, (_, expected) in COMMANDS.items()}, ended.stderr
