@@ -274,7 +274,7 @@ def test_a_token_whose_renewal_fails_once_is_renewed_all_the_same(polling, vault
 def test_a_token_that_cannot_be_renewed_ends_in_a_refusal_and_no_storm(polling, vault, openbao, tmp_path):
     """What is published stays; a new token in the file is taken by itself."""
     file = tmp_path / "token"
-    file.write_text(openbao.policy_token(RIGHTS, period="3s"))
+    file.write_text(openbao.policy_token(RIGHTS, period="8s"))
     vault.behave = lambda asked: Answer(500) if asked.path.endswith("renew-self") else vault.forward(asked)
     app = polling(token_file=str(file)).start()
     app.shows("one")
