@@ -12,16 +12,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.deploy.rendering import overlay
 from tests.e2e.bed import DOCTOR, Examined
 from tests.e2e.mending import patched
 from tests.e2e.small_pod import ROOT
 
-DEPLOY = ROOT / "deploy"
-MANIFESTS: list[dict[str, Any]] = [
-    manifest
-    for name in yaml.safe_load((DEPLOY / "kustomization.yaml").read_text())["resources"]
-    for manifest in yaml.safe_load_all((DEPLOY / name).read_text())
-]
 VAULT = {"vault": {"address": "http://127.0.0.1:1", "auth": {"token": "t"}}, "sources": {"db": {"kind": "vault", "path": "secret/app"}}}
 
 
@@ -30,7 +25,7 @@ class Drawn:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.manifests = copy.deepcopy(MANIFESTS)
+        self.manifests = overlay("base")
         data = next(each["data"] for each in self.manifests if each["kind"] == "ConfigMap" and "web.yaml" in each["data"])
         for name, text in data.items():
             (folder / name).write_text(text.replace("/etc/reloader/", f"{folder}/"))
@@ -110,12 +105,12 @@ def without(key: str) -> Callable[[Drawn], object]:
 
 
 def secrets_on_disk(drawn: Drawn) -> None:
-    drawn.configure(**VAULT, volume={"path": "/etc/nginx/live", "files": {"a": {"content": "{{ db.password }}"}}})
+    drawn.configure(**VAULT, volume={"path": "/live", "target_path": "/etc/nginx/live", "files": {"a": {"content": "{{ db.password }}"}}})
     dict_of(drawn.spec["volumes"], "live")["emptyDir"] = {}
 
 
 def service_called_like_us(drawn: Drawn) -> None:
-    drawn.deployment["spec"]["template"]["spec"].pop("enableServiceLinks", None)
+    drawn.deployment["spec"]["template"]["spec"].pop("enableServiceLinks")
     drawn.manifests.append(
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "reloader-metrics"}, "spec": {"ports": [{"port": 9533}]}}
     )
@@ -142,7 +137,7 @@ CASES = {
     "volume read-only": Case(lambda drawn: mounts(drawn.ours, "live").update(readOnly=True), "manifest.volumes", "readOnly"),
     "secrets on a disk": Case(secrets_on_disk, "manifest.volumes", "emptyDir", state="warning"),
     "liveness asks for readiness": Case(
-        lambda drawn: drawn.ours["livenessProbe"]["httpGet"].update(path="/readyz"), "manifest.probes", "/readyz on port status"
+        lambda drawn: drawn.ours["livenessProbe"]["httpGet"].update(path="/readyz"), "manifest.probes", "/readyz on port reloader"
     ),
     "a probe at another port": Case(
         lambda drawn: drawn.ours["readinessProbe"]["httpGet"].update(port=8080), "manifest.probes", "on port 8080"
@@ -159,7 +154,7 @@ CASES = {
 def test_the_manifests_of_this_project_have_nothing_wrong(drawn: Drawn, monkeypatch: pytest.MonkeyPatch):
     """Their memory limit among it, which the doctor holds against its own need."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-    drawn.manifests = copy.deepcopy(MANIFESTS)
+    drawn.manifests = overlay("base")
     found = drawn.examine()
     assert found.wrong() == {}
     assert {one["told"] for one in found.of("target.found")} == {
@@ -169,7 +164,6 @@ def test_the_manifests_of_this_project_have_nothing_wrong(drawn: Drawn, monkeypa
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_is_wrong_in_a_manifest_is_found_and_its_patch_mends_it(drawn: Drawn, case: Case):
-    drawn.ours["securityContext"] = copy.deepcopy(drawn.ours["securityContext"])  # one mapping in the YAML, by its anchor
     case.plant(drawn)
     before = drawn.examine()
     assert before.wrong() == {case.check: case.state}
