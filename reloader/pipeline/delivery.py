@@ -202,7 +202,8 @@ class Delivery:
         if held.trouble is Trouble.ABSENT and now >= self._handover.back_by:
             self._refuse(self._handover.death)
         else:
-            self._look(self._handover.back_by)
+            if now < self._handover.back_by:
+                self._look(self._handover.back_by)
             self._hold(held)
 
     def _hold(self, held: Held) -> None:

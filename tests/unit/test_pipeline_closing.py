@@ -9,6 +9,7 @@ import pytest
 
 from reloader.plan import FailurePolicy, StopTarget
 from reloader.snapshot import FailureKind
+from reloader.targets import Trouble
 from reloader.volume import VolumeError
 from tests.unit.virtual_pod import App, Machine, Sidecar, failure, make_plan, reading
 
@@ -215,3 +216,16 @@ def test_a_volume_that_could_not_be_taken_for_long_is_withdrawn_by_what_it_remem
     pod.run(1)
     assert pod.shows == '{"a": "better", "b": "one"}'
     assert pod.sidecar.report.ready
+
+
+def test_a_target_that_ended_and_is_several_now_is_looked_at_with_pauses(pod):
+    """Its time to come back is over, and that it is not clear who came is no reason to ask all the time."""
+    pod = pod("not_ready")
+    pod.app.says = "takes its time"
+    pod.say(a="good", b="one")
+    pod.run(1)
+    pod.app.appear()
+    pod.app.trouble = Trouble.AMBIGUOUS
+    pod.run(30)
+
+    assert pod.run(10) < 30
