@@ -105,6 +105,7 @@ class Pipeline:
                 raise failed.cause from None
         else:
             self._opened, self.locked = True, None
+            self.content.accept_volume()
             self._freshness.resume(self._volume.record, self._volume.shown_since)
             self.content.resume_rollback()
             self._intake.remember(self._volume.record.filled)

@@ -125,6 +125,10 @@ class Content:
         """Note that the volume cannot be taken."""
         self._reject(failed, {}, self._world.clock.now())
 
+    def accept_volume(self) -> None:
+        """Note that the volume is taken, or has what it should: what kept it from being written is over."""
+        self.unwritable = None
+
     def complete_record(self) -> None:
         """Write what could not be written into the record, and note since when it cannot."""
         volume = self._volume

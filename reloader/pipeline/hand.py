@@ -123,6 +123,7 @@ class Hand:
             return None
         published = volume.published
         if published is not None and published.number == held:
+            self._content.accept_volume()
             return None
         try:
             self._content.put_back(volume, held)

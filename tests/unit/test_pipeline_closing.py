@@ -11,6 +11,7 @@ from reloader.plan import FailurePolicy, StopTarget
 from reloader.snapshot import FailureKind
 from reloader.targets import Trouble
 from reloader.volume import VolumeError
+from reloader.volume.wish import Wish
 from tests.unit.virtual_pod import App, Machine, Sidecar, failure, make_plan, reading
 
 
@@ -229,3 +230,26 @@ def test_a_target_that_ended_and_is_several_now_is_looked_at_with_pauses(pod):
     pod.run(30)
 
     assert pod.run(10) < 30
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["a person holds a set", "no source has answered"])
+def test_a_volume_that_is_taken_at_last_is_no_cause_any_more(pod, held):
+    """Though nothing is written to it for long: what is published is what is wanted, or all that there is."""
+    pod = pod("not_ready")
+    pod.say(a="good", b="one")
+    pod.run(1)
+    pod.say(a="better")
+    pod.run(1)
+    if held:
+        pod.sidecar.pipeline.ask(Wish(act="rollback"))
+        pod.run(1)
+    pod.machine.disk_trouble = errno.EROFS
+    with suppress(VolumeError):
+        pod.restart()
+    pod.run(5)
+    pod.machine.disk_trouble = None
+    if held:
+        pod.say(a="better", b="one")
+    pod.run(70)
+
+    assert not any("read-only" in reason for reason in pod.sidecar.report.reasons)
