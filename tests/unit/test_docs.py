@@ -22,11 +22,17 @@ from reloader.world.clock import Clock
 from tests.e2e.sidecar import reloader
 from tests.servers.daemon import Daemon
 from tests.unit.test_policy import TABLE, in_mode
-from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
-    path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("benchmarks/*.md"))
+    path
+    for path in (
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("examples/**/*.md"),
+        *ROOT.glob("deploy/**/*.md"),
+        *ROOT.glob("benchmarks/*.md"),
+    )
 )
 HOSTS = {"github.com", "jinja.palletsprojects.com", "keepachangelog.com", "semver.org"}
 """All that the documents link to."""
@@ -78,7 +84,7 @@ def saved(folder: Path, *found: Block) -> list[Path]:
 def test_the_readme_has_its_two_commands():
     shell = [line for block in blocks(ROOT / "README.md") if block.language == "sh" for line in block.text.splitlines()]
     demo = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/reloader demo"
-    tests = ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest -n 2"
+    tests = ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest -n 3"
 
     assert [line for line in shell if ".venv/bin/reloader demo" in line] == [demo]
     assert [line for line in shell if ".venv/bin/pytest" in line] == [tests]
@@ -149,38 +155,6 @@ def daemon(tmp_path: Path) -> Iterator[Callable[[str], Daemon]]:
     yield lambda name: made.append(Daemon(tmp_path / f"{name}.log", death_signal="TERM")) or made[-1]
     for each in made:
         each.stop()
-
-
-def test_the_five_minute_start_works_as_written(tmp_path: Path, daemon: Callable[[str], Daemon]):
-    """The README's own words, with its directory moved: the program reads the first set by itself, and the second by a signal."""
-    saved(tmp_path, *(block for block in blocks(ROOT / "README.md") if block.title.startswith("/tmp/try/")))
-    env = {"RELOADER_SERVER__LISTEN": "off"}
-
-    def commands(title: str) -> list[str]:
-        text = titled("README.md", title).replace("/tmp/try", f"{tmp_path}/tmp/try")
-        return text.replace("python3", sys.executable).replace(".venv/bin/reloader", f"{sys.executable} -m reloader").splitlines()
-
-    def run(command: str) -> str:
-        return subprocess.run(
-            ["sh", "-c", command], env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=True
-        ).stdout
-
-    prepare, check = commands("prepare")
-    sidecar, program = commands("start")
-    change, _status = commands("change")
-    run(prepare)
-    assert "no mistakes" in run(check)
-    live = tmp_path / "tmp/try/live/app.conf"
-    daemon("sidecar").start(sidecar.split(), env=env, ready=live.exists)
-    app = daemon("app")
-    app.start(program.split(), ready=app.log.read_text)
-
-    confirmed = tmp_path / "sidecar.log"
-    eventually(lambda: '"verify"' in confirmed.read_text(), what="the program's start being verified")
-    assert set(app.log.read_text().splitlines()) == {"greeting = hello"}  # twice, if it started in the tick of the publish
-    run(change)
-
-    eventually(lambda: app.log.read_text().splitlines()[-1] == "greeting = good morning")
 
 
 WORDS = {"ready": Effect.SERVE, "ready, degraded": Effect.DEGRADED, "not ready": Effect.NOT_READY, "**closed**": Effect.CLOSED}
