@@ -37,23 +37,34 @@ def overlay(name: str) -> list[Manifest]:
 
 
 def charted(values: Mapping[str, Any], chart: Path = DEPLOY / "chart", *, name: str = "web") -> list[Manifest]:
-    """Return the manifests of a chart with these values; the test is over where Helm cannot be had.
+    """Return the manifests of a chart with these values; the test is over where Helm cannot be had."""
+    done = _helm(values, chart, name)
+    assert done.returncode == 0, done.stderr
+    texts: Iterable[str] = json.loads(done.stdout).values()
+    return [each for text in texts for each in yaml.safe_load_all(text) if each]
 
-    In a process of its own: the library behind it is Go, whose runtime takes threads and signals of whoever loads it.
-    """
+
+def refused(values: Mapping[str, Any]) -> str:
+    """Return why Helm does not take these values."""
+    done = _helm(values, DEPLOY / "chart", "web")
+    assert done.returncode != 0, "they are taken"
+    return done.stderr.strip().splitlines()[-1] if "Error" not in done.stderr else done.stderr[done.stderr.rindex("Error") :]
+
+
+def _helm(values: Mapping[str, Any], chart: Path, name: str) -> subprocess.CompletedProcess[str]:
+    """Run Helm in a process of its own: it is written in Go, whose runtime takes threads and signals of whoever loads it."""
     code = (
         "import json, sys, helm_python as helm\n"
         "chart, values, name = json.load(sys.stdin)\n"
         "with helm.Chart.load(chart) as loaded:\n"
+        "    loaded.validate_schema(values)\n"
         "    json.dump(loaded.render(values, name=name, namespace='default'), sys.stdout)\n"
     )
     asked = json.dumps([str(chart), values, name])
     done = subprocess.run([sys.executable, "-c", code], input=asked, capture_output=True, text=True, timeout=100, check=False)
     if "No module named 'helm_python'" in done.stderr:
         missing(UnavailableError("Helm (the package helm-python-sdk) is not installed"))
-    assert done.returncode == 0, done.stderr
-    texts: Iterable[str] = json.loads(done.stdout).values()
-    return [each for text in texts for each in yaml.safe_load_all(text) if each]
+    return done
 
 
 def one(manifests: Iterable[Manifest], kind: str, name: str = "") -> Manifest:
