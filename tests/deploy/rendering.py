@@ -40,7 +40,7 @@ def charted(values: Mapping[str, Any], chart: Path = DEPLOY / "chart", *, name: 
     """Return the manifests of a chart with these values; the test is over where Helm cannot be had."""
     done = _helm(values, chart, name)
     assert done.returncode == 0, done.stderr
-    texts: Iterable[str] = json.loads(done.stdout).values()
+    texts = [text for path, text in json.loads(done.stdout).items() if path.endswith(".yaml")]
     return [each for text in texts for each in yaml.safe_load_all(text) if each]
 
 
