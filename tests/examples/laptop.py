@@ -36,9 +36,12 @@ def commands(readme: Path) -> list[str]:
 
 
 class Laptop:
-    """Runs the example `name`, whose work is in /tmp/reloader-NAME, with `programs` beside this machine's own."""
+    """Runs the example `name`, whose work is in /tmp/reloader-NAME, with `programs` beside this machine's own.
 
-    def __init__(self, folder: Path, name: str, programs: dict[str, Program], **env: str) -> None:
+    Its network is its own, or `shared` with this machine, where it is to use servers that run already.
+    """
+
+    def __init__(self, folder: Path, name: str, programs: dict[str, Program], *, network: str = "own", **env: str) -> None:
         if os.getuid() != 0:
             missing("a network of its own needs root")
         self.example = EXAMPLES / name
@@ -49,11 +52,12 @@ class Laptop:
         self._place.mkdir(exist_ok=True)
         path = f"{_programs(folder / 'bin', programs)}{os.pathsep}{os.environ['PATH']}"
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, **env}
+        self._apart = ["--mount", "--net"] if network == "own" else ["--mount"]
         self._daemon = Daemon(folder / "run.log", death_signal="TERM")
 
     def start(self, ready: str) -> None:
         """Run the README's first command, and return when the command `ready` succeeds beside it."""
-        alone = ["unshare", "--net", "--mount", sys.executable, ALONE, self.work, self._place, "bash", "-c", f"exec {self.start_command}"]
+        alone = ["unshare", *self._apart, sys.executable, ALONE, self.work, self._place, "bash", "-c", f"exec {self.start_command}"]
         self._daemon.start(alone, env=self._env, cwd=self.example, ready=lambda: self.run(ready).returncode == 0)
 
     def run(self, line: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -91,6 +95,11 @@ class Laptop:
         """Return what the doctor finds wrong beside the running sidecar."""
         findings = json.loads(self.run(f"reloader doctor --json {configuration}").stdout)["findings"]
         return [each for each in findings if each["state"] == "failed"]
+
+    @property
+    def status(self) -> int | None:
+        """The exit status of what was started, once it has ended."""
+        return self._daemon.status
 
     def log(self) -> str:
         """Return what all that was started has said."""
