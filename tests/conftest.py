@@ -14,9 +14,11 @@ from tests.servers import UnavailableError, missing, running
 from tests.servers.browser import Browser
 from tests.servers.certificates import Authority
 from tests.servers.consul import Consul
+from tests.servers.debian import cache
 from tests.servers.haproxy import Haproxy
 from tests.servers.nginx import Nginx
 from tests.servers.openbao import OpenBao
+from tests.servers.podman import Podman
 from tests.servers.postgres import Postgres
 
 # No deadline: how long an example takes says nothing on a machine that runs other things too.
@@ -99,6 +101,35 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Podman]:
+    """What builds images and runs containers; its containers end with the tests, and without it those that need it are skipped."""
+    try:
+        podman = Podman(cache() / "podman")
+    except UnavailableError as reason:
+        pytest.skip(str(reason))
+    yield podman
+    podman.close()
+
+
+@pytest.fixture(scope="session")
+def base_image(engine: Podman) -> str:
+    """The name of a small Debian with Python."""
+    return _image(engine.base)
+
+
+@pytest.fixture(scope="session")
+def nginx_image(engine: Podman) -> str:
+    """The name of an image with Debian's NGINX."""
+    return _image(engine.nginx)
+
+
+@pytest.fixture(scope="session")
+def reloader_image(engine: Podman) -> str:
+    """The name of the image that the repository's Dockerfile makes."""
+    return _image(engine.reloader)
+
+
 @pytest.fixture
 def closing() -> Iterator[Callable[[Closed], Closed]]:
     """Takes what is to be closed at the end of the test, and returns it."""
@@ -118,6 +149,13 @@ def haproxy() -> Iterator[Callable[[Path, Path], Haproxy]]:
     """Makes a HAProxy from its folder and its configuration file; not started, but stopped at the end of the test."""
     with contextlib.ExitStack() as stops:
         yield lambda folder, conf: _stopped_by(stops, lambda: Haproxy(folder, conf))
+
+
+def _image(make: Callable[[], str]) -> str:
+    try:
+        return make()
+    except UnavailableError as reason:
+        missing(reason)
 
 
 def _stopped_by(stops: contextlib.ExitStack, make: Callable[[], Proxy]) -> Proxy:
