@@ -49,7 +49,7 @@ def _wrong_with_one(workload: Manifest) -> Iterator[str]:
         yield "its selector does not fit the labels of its Pods"
     yield from _mounts(workload)
     for name, container in containers(workload).items():
-        yield from (f"{name}: {told}" for told in (*_probes(container), *_capabilities(workload, container)))
+        yield from (f"{name}: {told}" for told in (*_probes(name, container), *_user(workload, name, container)))
     if "reloader" in containers(workload):
         yield from _ours(workload)
 
@@ -66,16 +66,23 @@ def _mounts(workload: Manifest) -> Iterator[str]:
         yield from (f"{each['name']}: two mounts at {path}" for path in {path for path in paths if paths.count(path) > 1})
 
 
-def _probes(container: dict[str, Any]) -> Iterator[str]:
+def _probes(name: str, container: dict[str, Any]) -> Iterator[str]:
     ports = list(container.get("ports") or ())
     declared = {each.get("name") for each in ports} | {each["containerPort"] for each in ports}
-    asked = ((name, container[name].get(how, {}).get("port")) for name in NAMES if name in container for how in ("httpGet", "tcpSocket"))
-    yield from (f"{name} asks a port that is not declared: {port}" for name, port in asked if port is not None and port not in declared)
+    asked = (
+        (probe, container[probe].get(how, {}).get("port")) for probe in NAMES if probe in container for how in ("httpGet", "tcpSocket")
+    )
+    for probe, port in asked:
+        # Kubernetes itself asks that of names only; a number that nobody declares is other people's habit, and not ours.
+        if port is not None and port not in declared and (isinstance(port, str) or name.startswith("reloader")):
+            yield f"{probe} asks a port that is not declared: {port}"
 
 
-def _capabilities(workload: Manifest, container: dict[str, Any]) -> Iterator[str]:
+def _user(workload: Manifest, name: str, container: dict[str, Any]) -> Iterator[str]:
     context = security(workload, container)
-    if (context.get("capabilities") or {}).get("add") and (context.get("runAsUser") or context.get("runAsNonRoot")):
+    not_root = bool(context.get("runAsUser") or context.get("runAsNonRoot"))
+    # A program of somebody else may have a capability of its file; ours has none.
+    if name.startswith("reloader") and not_root and (context.get("capabilities") or {}).get("add"):
         yield "a capability is added for a user that is not root, which does nothing"
     if context.get("runAsNonRoot") and context.get("runAsUser") == 0:
         yield "runs as root and must not"
@@ -83,8 +90,10 @@ def _capabilities(workload: Manifest, container: dict[str, Any]) -> Iterator[str
 
 def _ours(workload: Manifest) -> Iterator[str]:
     spec, ours = spec_of(workload), containers(workload)["reloader"]
-    if spec.get("shareProcessNamespace") is not True or spec.get("enableServiceLinks") is not False:
+    if not (spec.get("shareProcessNamespace") or spec.get("hostPID")) or spec.get("enableServiceLinks") is not False:
         yield "its processes are not shared, or the variables of Services come in"
+    if spec.get("hostPID") and spec.get("shareProcessNamespace"):
+        yield "Kubernetes refuses shareProcessNamespace beside hostPID"
     yield from _signal(workload)
     yield from _memory(workload)
     for name, each in containers(workload).items():

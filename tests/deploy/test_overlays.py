@@ -1,7 +1,6 @@
 """Every kustomization of `deploy/`: valid, whole, and what its name says."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.deploy.examining import examined, wrong_in
 from tests.deploy.holding import containers, readers, security, spec_of, wrong_with
-from tests.deploy.rendering import DEPLOY, OF_OTHERS, OVERLAYS, Manifest, kustomized, minors, one, overlay, workloads
-from tests.e2e.bed import DOCTOR, Examined
+from tests.deploy.rendering import DEPLOY, OF_OTHERS, OVERLAYS, kustomized, minors, one, overlay, workloads
 
 EVERY = ("base", *OVERLAYS)
 
@@ -34,21 +33,9 @@ def test_it_holds_together(name: str):
 def test_the_doctor_finds_nothing_wrong(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of the manifests and the configuration in them, its memory limit among it; no server is asked."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-    manifests = overlay(name)
-    examined = Examined(_doctor(manifests, tmp_path))
-    wrong = {check: state for check, state in examined.wrong().items() if check.startswith(("manifest.", "configuration."))}
-    assert wrong == {}
-    assert examined.of("manifest.users")[0]["state"] == "ok"
-
-
-def _doctor(manifests: list[Manifest], folder: Path) -> subprocess.CompletedProcess[str]:
-    data = next(each["data"] for each in manifests if each["kind"] == "ConfigMap" and "web.yaml" in each["data"])
-    for name, text in data.items():
-        (folder / name).write_text(text.replace("/etc/reloader/", f"{folder}/"))
-    stream = folder / "stream.yaml"
-    stream.write_text(yaml.safe_dump_all(manifests))
-    command = [*DOCTOR, str(folder / "web.yaml"), "--manifest", str(stream), "--json"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    found = examined(overlay(name), tmp_path)
+    assert wrong_in(found) == {}
+    assert found.of("manifest.users")[0]["state"] == "ok"
 
 
 def test_deploy_itself_is_the_base():
@@ -65,9 +52,11 @@ def test_every_configmap_that_is_mounted_is_there(name: str):
 def test_what_is_wrong_is_told():
     """Each of what `wrong_with` looks for, planted."""
     planted = json.loads(json.dumps(overlay("base")))
-    spec = spec_of(one(planted, "Deployment"))
+    spec = one(planted, "Deployment")["spec"]["template"]["spec"]
     [ours], [nginx] = spec["initContainers"], spec["containers"]
-    nginx["securityContext"] |= {"runAsUser": 101, "capabilities": {"add": ["KILL"]}}
+    nginx["securityContext"]["runAsUser"] = 101
+    ours["securityContext"]["capabilities"]["add"] = ["KILL"]
+    spec["hostPID"] = True
     nginx["volumeMounts"] += [{"name": "nowhere", "mountPath": "/x"}, {"name": "reloader-state", "mountPath": "/x"}]
     nginx["volumeMounts"][0]["subPath"] = "nginx.conf"
     nginx["readinessProbe"]["httpGet"]["port"] = "web"
@@ -84,6 +73,7 @@ def test_what_is_wrong_is_told():
         "two mounts at /x",
         "a port that is not declared: web",
         "a capability is added for a user that is not root",
+        "Kubernetes refuses shareProcessNamespace beside hostPID",
         "the sidecar, user 10001, may not signal nginx, user 101",
         "nginx may write what the sidecar writes, or mounts a part",
         "nginx mounts what is the sidecar's alone",
