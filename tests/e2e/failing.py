@@ -1,17 +1,21 @@
 """A pipeline whose parts can be made to fail, and what is to be seen of it from outside; what it should be is in the README's table."""
 
 import json
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from reloader.policy import Effect
 from tests.e2e.sidecar import PROGRAM, Sidecar
+from tests.faults.pod import Mounts
 from tests.kubelet import KubeletVolume
 from tests.servers.daemon import Daemon
 from tests.unit.test_docs import effects, rows, section
@@ -49,6 +53,34 @@ class Moment:
     def effect(self, mode: str) -> Effect:
         """Return what the README says of it."""
         return effects(TOLD[self.situation][mode], 2)[self.lasts]
+
+
+@contextmanager
+def small_volume(folder: Path) -> Iterator[Mounts]:
+    """Have a mount namespace with a tmpfs of 400 KiB where the volume of a house in this folder will be."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root (mounts)")
+    mounts = Mounts(folder)
+    (folder / "live").mkdir()
+    mounts.run("mount", "-t", "tmpfs", "-o", "size=400k,mode=0755", "volume", folder / "live")
+    yield mounts
+    mounts.close()
+
+
+def make_read_only(mounts: Mounts, path: Path) -> None:
+    """Mount a volume once more over itself, read-only: a mount that somebody writes on cannot become read-only."""
+    mounts.run("mount", "--bind", path, path)
+    mounts.run("mount", "-o", "remount,bind,ro", path)
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room."""
+    with path.open("ab", buffering=0) as file:
+        try:
+            while file.write(b"x" * 512):
+                pass
+        except OSError:
+            return
 
 
 class Application:

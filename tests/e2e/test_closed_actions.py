@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.failing import TARGETS, Application, House, Moment
+from tests.e2e.failing import TARGETS, Application, House, Moment, fill, make_read_only, small_volume
 from tests.e2e.sidecar import Sidecar, reloader
 from tests.faults.pod import Mounts
 from tests.scale import rounds
@@ -48,14 +48,8 @@ def make(tmp_path: Path) -> Iterator[MakeHouse]:
 
 @pytest.fixture
 def mounts(tmp_path: Path) -> Iterator[Mounts]:
-    """A mount namespace with a tmpfs of 400 KiB where the volume will be."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root (mounts)")
-    mounts = Mounts(tmp_path)
-    (tmp_path / "live").mkdir()
-    mounts.run("mount", "-t", "tmpfs", "-o", "size=400k,mode=0755", "volume", tmp_path / "live")
-    yield mounts
-    mounts.close()
+    with small_volume(tmp_path) as mounts:
+        yield mounts
 
 
 def away(house: House) -> Path:
@@ -401,25 +395,10 @@ def test_on_a_full_volume_what_is_deleted_first_makes_room_for_the_withdrawal(ma
     well(house)
 
 
-def fill(path: Path) -> None:
-    """Write until there is no room."""
-    with path.open("ab", buffering=0) as file:
-        try:
-            while file.write(b"x" * 512):
-                pass
-        except OSError:
-            return
-
-
-def read_only(mounts: Mounts, house: House) -> None:
-    mounts.run("mount", "--bind", house.path, house.path)
-    mounts.run("mount", "-o", "remount,bind,ro", house.path)
-
-
 def test_on_a_read_only_volume_nothing_after_the_withdrawal_is_done_before_it(make: MakeHouse, mounts: Mounts) -> None:
     """It is not ready at once; and the rest follows as soon as the volume can be written."""
     house = make(*ALL, mounts=mounts).begin()
-    read_only(mounts, house)
+    make_read_only(mounts, house.path)
     close(house)
     house.sees(Moment(CLOSED, ("source site is not current", "the volume is read-only"), volume="one"))
     does(house, "not_ready")
@@ -438,7 +417,7 @@ def test_what_cannot_be_withdrawn_holds_up_the_next_actions_for_a_while_only(mak
     if how == "full":
         fill(house.live / "filler")
     else:
-        read_only(mounts, house)
+        make_read_only(mounts, house.path)
     close(house)
     does(house, "not_ready")
     assert house.application.running

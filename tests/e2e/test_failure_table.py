@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from reloader.status.metrics import FAILURES
-from tests.e2e.failing import TOLD, Application, House, Moment
+from tests.e2e.failing import TOLD, Application, House, Moment, fill, make_read_only, small_volume
 from tests.e2e.sidecar import PROGRAM, Sidecar, reloader
 from tests.faults.pod import Mounts
 from tests.scale import rounds
@@ -99,8 +99,6 @@ class Scene:
 
     def tmpfs(self) -> Mounts:
         """Move the house to where its volume is a tmpfs of 400 KiB."""
-        if os.geteuid() != 0:
-            pytest.skip("needs root (mounts)")
         mounts: Mounts = self._ask("mounts")
         self.house = House(self.folder, self.mode, enter=mounts.enter, seen_from=mounts.seen(Path("/")))
         return mounts
@@ -451,31 +449,15 @@ def the_volume_is_full(scene: Scene) -> Story:
     (house.live / "filler").unlink()
 
 
-def fill(path: Path) -> None:
-    """Write until there is no room."""
-    with path.open("ab", buffering=0) as file:
-        try:
-            while file.write(b"x" * 512):
-                pass
-        except OSError:
-            return
-
-
 @case(UNWRITABLE, varies=True)
 def the_volume_becomes_read_only(scene: Scene) -> Story:
     mounts = scene.tmpfs()
     house = scene.house
     house.fail(max_staleness="3s")
     house.begin()
-    make_read_only(mounts, house)
+    make_read_only(mounts, house.path)
     yield from unwritable(house, "the volume is read-only")
     mounts.run("umount", "--lazy", house.path)
-
-
-def make_read_only(mounts: Mounts, house: House) -> None:
-    """Mount the volume once more over itself, read-only: a mount that somebody writes on cannot become read-only."""
-    mounts.run("mount", "--bind", house.path, house.path)
-    mounts.run("mount", "-o", "remount,bind,ro", house.path)
 
 
 @case(UNWRITABLE, varies=True)
@@ -536,7 +518,7 @@ def the_volume_is_read_only_at_the_start(scene: Scene) -> Story:
     mounts = scene.tmpfs()
     house = scene.house
     house.begin().sidecar.stop()
-    make_read_only(mounts, house)
+    make_read_only(mounts, house.path)
     yield from not_taken(house, "the volume is read-only")
     mounts.run("umount", "--lazy", house.path)
 
@@ -805,12 +787,8 @@ def a_target_that_never_confirms(scene: Scene) -> Story:
 
 @pytest.fixture
 def mounts(tmp_path: Path) -> Iterator[Mounts]:
-    """A mount namespace with a tmpfs of 400 KiB where the volume will be."""
-    mounts = Mounts(tmp_path)
-    (tmp_path / "live").mkdir()
-    mounts.run("mount", "-t", "tmpfs", "-o", "size=400k,mode=0755", "volume", tmp_path / "live")
-    yield mounts
-    mounts.close()
+    with small_volume(tmp_path) as mounts:
+        yield mounts
 
 
 @pytest.fixture
