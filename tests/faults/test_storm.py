@@ -55,7 +55,11 @@ class Pod:
         self.configuration.write_text(CONFIGURATION.format(mounted=self.mounted.path, live=self.live, pidfile=self.pidfile))
         self.number, self.kills, self.restarts = 0, 0, 0
         self.change()
+        began = time.monotonic()
         self.application, self.sidecar = self._application(), self._sidecar()
+        eventually(lambda: self.logged("publish"), what="the first publish")
+        self.starting = time.monotonic() - began
+        """How many seconds a start takes on this machine, now."""
 
     def change(self) -> None:
         self.number += 1
@@ -109,7 +113,7 @@ def storm(pod: Pod) -> None:
     until, kill_at, restart_at = time.monotonic() + SECONDS, 0.0, 0.0
     while pod.number < CHANGES and (now := time.monotonic()) < until:
         if now > kill_at:
-            kill_at = now + random.uniform(0.05, 3.0)
+            kill_at = now + random.choice([0, pod.starting, pod.starting, pod.starting]) + random.uniform(0.05, 3.0)
             pod.kill()
         if now > restart_at:
             restart_at = now + random.uniform(0.05, 2.0)
