@@ -119,17 +119,20 @@ def test_every_manifest_fits_the_schema(block: Block):
     kubernetes_validate.validate(yaml.safe_load(block.text), kubernetes_validate.latest_version(), strict=True)
 
 
-def test_the_doctor_finds_nothing_wrong_with_the_pod_of_nginx(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("page", "pipeline", "manifest"),
+    [("nginx", "web.yaml", "deployment.yaml"), ("migrate-from-vault-agent-injector", "app.yaml", "after.yaml")],
+)
+def test_the_doctor_finds_nothing_wrong_with_a_pod_that_is_shown(page: str, pipeline: str, manifest: str, tmp_path: Path):
     """The command of the page: its configuration and its manifest fit each other."""
-    page = ROOT / "docs/how-to/nginx.md"
-    found = {block.title: block for block in blocks(page)}
-    (web, _template) = saved(tmp_path, found["/etc/reloader/web.yaml"], found["/etc/reloader/nginx.conf.j2"])
-    manifest = tmp_path / "deployment.yaml"
-    manifest.write_text(found["deployment.yaml"].text.replace("/etc/reloader", f"{tmp_path}/etc/reloader"))
+    found = list(blocks(ROOT / f"docs/how-to/{page}.md"))
+    saved(tmp_path, *(block for block in found if block.title.startswith("/etc/reloader/")))
+    written = tmp_path / manifest
+    (text,) = (block.text for block in found if block.title == manifest)
+    written.write_text(text.replace("/etc/reloader", f"{tmp_path}/etc/reloader"))
 
-    done = reloader("doctor", web, "--manifest", manifest, "--json")
-    wrong = [finding for finding in json.loads(done.stdout)["findings"] if finding["state"] in {"warning", "failed"}]
-    assert wrong == []
+    done = reloader("doctor", tmp_path / "etc/reloader" / pipeline, "--manifest", written, "--json")
+    assert [each for each in json.loads(done.stdout)["findings"] if each["state"] in {"warning", "failed"}] == []
     assert done.returncode == 0
 
 
