@@ -96,10 +96,17 @@ def files_of(paths: Iterable[Path]) -> tuple[Path, ...]:
         ConfigurationInvalid: a directory has none.
 
     """
-    found = {path: _in_directory(path) if path.is_dir() else [path] for path in paths}
+    found = {path: _in_directory(path) if _is_directory(path) else [path] for path in paths}
     if empty := [path for path, files in found.items() if not files]:
         raise ConfigurationInvalid(Mistake(str(path), "", "no *.yaml in this directory") for path in empty)
     return tuple(dict.fromkeys(file for files in found.values() for file in files))
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # who reads it as a file is told why that cannot be
+        return False
 
 
 def _in_directory(directory: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.sidecar import Sidecar
+from tests.everyone import folder_for_everyone
 from tests.kubelet import KubeletVolume
 from tests.unit.test_hardening import CANARY, NOBODY, needs_root, seen_by_another
 from tests.waiting import eventually
@@ -24,8 +25,6 @@ class Pod:
     """A sidecar and a process of the same user."""
 
     def __init__(self, folder: Path) -> None:
-        for each in (folder, *folder.parents[:2]):
-            each.chmod(0o755)
         self.shared = folder / "shared"  # as an emptyDir: anyone's
         self.shared.mkdir()
         self.shared.chmod(0o777)
@@ -59,13 +58,16 @@ class Pod:
 
 
 @pytest.fixture
-def pod(tmp_path: Path) -> Iterator[Pod]:
-    pod = Pod(tmp_path)
-    pod.site.swap({"text": "one"})
-    pod.sidecar.start()
-    eventually(pod.sidecar.settled, what="the first confirmation")
-    yield pod
-    pod.stop()
+def pod() -> Iterator[Pod]:
+    with folder_for_everyone() as folder:
+        pod = Pod(folder)
+        pod.site.swap({"text": "one"})
+        try:
+            pod.sidecar.start()
+            eventually(pod.sidecar.settled, what="the first confirmation")
+            yield pod
+        finally:
+            pod.stop()
 
 
 @needs_root
@@ -102,6 +104,18 @@ print(json.dumps(sorted(name for name, size in seen.items() if size)))
     seen = set(json.loads(done.stdout))
     assert {"cmdline", "comm", "stat", "status"} <= seen
     assert seen.isdisjoint({"environ", "mem", "maps", "smaps", "auxv", "io", "stack", "syscall", "pagemap", "numa_maps", "smaps_rollup"})
+
+
+@needs_root
+def test_a_configuration_that_may_not_be_reached_is_a_mistake(pod):
+    """It is told with its path, not as an error of ours."""
+    hidden = pod.configuration.parent / "hidden"
+    hidden.mkdir(0o700)
+    (hidden / "app.yaml").write_text(pod.configuration.read_text())
+    done = pod.command("check", str(hidden / "app.yaml"))
+    assert done.returncode == 2
+    assert f"{hidden}/app.yaml" in done.stderr
+    assert "Permission denied" in done.stderr
 
 
 @needs_root

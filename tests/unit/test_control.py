@@ -17,6 +17,7 @@ import pytest
 
 from reloader import control
 from reloader.control import CONNECTIONS, LARGEST_REQUEST, Control, Unreachable, ask
+from tests.everyone import folder_for_everyone
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -60,14 +61,13 @@ def _patient(monkeypatch) -> None:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory that every user reaches."""
-    for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
-    path = tmp_path / "state"
-    path.mkdir()
-    path.chmod(0o777)
-    return path
+def directory() -> Iterator[Path]:
+    """A directory that every user reaches and may write."""
+    with folder_for_everyone() as folder:
+        path = folder / "state"
+        path.mkdir()
+        path.chmod(0o777)
+        yield path
 
 
 @pytest.fixture
@@ -273,12 +273,10 @@ def test_what_a_crash_left_is_replaced_and_what_lives_is_not(directory):
 
 
 @needs_root
-def test_a_directory_of_another_user_is_told(tmp_path):
+def test_a_directory_of_another_user_is_told(directory):
     """The sidecar runs on without the socket, and the client says who may."""
-    state = tmp_path / "state"
+    state = directory.parent / "private"
     state.mkdir(0o700)
-    for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
     script = f"from pathlib import Path; from reloader.control import Control; Control(Path({str(state)!r}), None).open()"
     ask_script = f"from pathlib import Path; from reloader.control import ask; ask(Path({str(state)!r}), {{}})"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
