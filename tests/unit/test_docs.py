@@ -102,7 +102,7 @@ def test_the_demo_prints_what_the_readme_shows():
 @pytest.mark.parametrize("line", [line for block in blocks(*DOCUMENTS) if block.language == "sh" for line in block.text.splitlines()])
 def test_every_command_of_ours_is_one(line: str):
     """Each call of `reloader` in a shell block is accepted by the command line's own parser."""
-    for arguments in re.findall(r"(?:^|&& )(?:\.venv/bin/)?reloader ([^&#]*)", line):
+    for arguments in re.findall(r"(?:^|&& | -- )(?:\.venv/bin/)?reloader ([^&#]*)", line):
         assert cli._parser().parse_args(arguments.split()).command
 
 
