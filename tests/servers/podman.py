@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from tests.servers import UnavailableError
 from tests.servers.debian import cache, cache_locked, mirror, run
 
 ROOT = Path(__file__).parents[2]
+_OWNER = "config-reloader.tests"
+"""The label of a container that has the process that ran it."""
 _NEEDED = ("podman", "runc", "debootstrap")
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -62,7 +64,7 @@ class Podman:
         _written(engine, _ENGINE)
         _written(storage, f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "store"}"\nrunroot = "{folder / "run"}"\n')
         self.env = {**os.environ, "CONTAINERS_CONF": str(engine), "CONTAINERS_STORAGE_CONF": str(storage)}
-        self._label = f"tests={os.getpid()}"
+        self._remove(lambda process: not Path(f"/proc/{process}").exists())  # of tests that were killed
 
     def __call__(self, *words: str | Path) -> str:
         """Run `podman WORDS` and return what it printed; AssertionError with what it complained of if it failed."""
@@ -76,7 +78,7 @@ class Podman:
 
     def run(self, *words: str | Path) -> str:
         """Run `podman run WORDS` without a network, as a container that ends with `close` at the latest."""
-        return self("run", f"--label={self._label}", "--network=none", *words)
+        return self("run", f"--label={_OWNER}={os.getpid()}", "--network=none", *words)
 
     def base(self) -> str:
         """Return the name of a small Debian with Python, trusting what this machine trusts.
@@ -119,9 +121,14 @@ class Podman:
 
     def close(self) -> None:
         """End the containers that this process ran, and let go of the store unless another one uses it."""
-        for container in self("ps", "--all", "--quiet", f"--filter=label={self._label}").split():
-            self("rm", "--force", "--time=0", container)
+        self._remove(lambda process: process == str(os.getpid()))
         subprocess.run(["umount", str(self._folder / "store/overlay")], check=False, capture_output=True)
+
+    def _remove(self, wanted: Callable[[str], bool]) -> None:
+        """End the containers of test processes that are `wanted`."""
+        for container in json.loads(self("ps", "--all", "--format=json", f"--filter=label={_OWNER}")):
+            if wanted(container["Labels"][_OWNER]):
+                self.tried("rm", "--force", "--time=0", container["Id"])
 
     def _based(self, archive: Path, name: str) -> str:
         """Import the base where it is not there yet; what nobody used for two days goes, before it could be asked for again."""
