@@ -74,7 +74,7 @@ def test_it_goes_by_the_name_of_the_release():
     [
         ({"replicsa": 3}, "replicsa"),
         ({"reloader": {"nativ": False}}, "nativ"),
-        ({"restricted": True, "separateUsers": True}, "not"),
+        ({"restricted": True, "separateUsers": True}, "'not' failed"),
         ({"user": 0}, "user"),
     ],
 )
