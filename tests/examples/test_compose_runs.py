@@ -1,6 +1,7 @@
 """The compose file under a real engine: Compose itself on podman's socket, with what podman lacks named in podman.yaml."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,13 @@ def servers_image(engine: Podman, tmp_path_factory: pytest.TempPathFactory) -> s
         return engine.build(folder, "servers")
     except UnavailableError as reason:
         missing(reason)
+
+
+KILL = """
+import os, pathlib
+named = {int(each.parent.name) for each in pathlib.Path("/proc").glob("[0-9]*/comm") if each.read_text().strip() == NAME}
+os.kill(min(named), 9)
+"""
 
 
 class Terminal:
@@ -95,3 +103,15 @@ def test_each_part_heals_and_nothing_is_left(terminal: Terminal):
 
     assert terminal.run("docker compose ps --all --quiet") == ""
     assert terminal.run("docker compose volumes --quiet") == ""
+
+
+def test_a_crash_of_either_heals(terminal: Terminal):
+    """The engine starts again what was killed from inside, and what changes afterwards is served."""
+    up, change, look, *_ = commands(EXAMPLE / "README.md")
+    terminal.run(up)
+    for name in ("nginx", "reloader"):
+        terminal.run(change.replace("good morning", "waiting"))
+        eventually(lambda: terminal.run(look).strip() == "waiting", what="a change before the crash")
+        terminal.run(f"docker compose exec pod python -c {shlex.quote(f'NAME = {name!r}{KILL}')}")
+        terminal.run(change)
+        eventually(lambda: terminal.run(look).strip() == "good morning", what=f"a change after the crash of {name}")
