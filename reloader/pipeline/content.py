@@ -301,12 +301,15 @@ class Content:
             self._retry_at = self._held_until if now < self._held_until else max(self._held_until + self._held_for, now + AGAIN)
         if waits is not None:
             self._retry_at = min(self._retry_at, waits)
-            stage, who = self._refusals.refuser(self._candidate)
-            self.rejected = self.rejected or Rejected(stage, f"{who} refused it before", now, refused=True)
+            self.rejected = self.rejected or self._refused_before(now)
         elif not self._holding.held:
             self._tried = (self.rejected or self._tried) if self._refusals.remember(self._candidate) else None
             self.rejected = None
         self.look_at = self._retry_at
+
+    def _refused_before(self, now: float) -> Rejected:
+        stage, who = self._refusals.refuser(self._candidate)
+        return Rejected(stage, f"{who} refused it before", now, refused=True)
 
     def _reject(self, failed: StageFailed, values: Values, now: float) -> None:
         """Keep what is published, say why, and try again later, or at once without what changed."""

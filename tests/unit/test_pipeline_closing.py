@@ -253,3 +253,15 @@ def test_a_volume_that_is_taken_at_last_is_no_cause_any_more(pod, held):
     pod.run(70)
 
     assert not any("read-only" in reason for reason in pod.sidecar.report.reasons)
+
+
+def test_a_refused_set_stays_where_what_was_held_for_it_has_ended(pod):
+    """Nobody goes back to a lease that has run out, and no cycle fails of it."""
+    pod = pod("not_ready")
+    pod.say(a="good", b="one", expires=pod.machine.now + 20)
+    pod.run(30)
+    pod.say(a="bad!")
+    pod.run(30)
+
+    assert pod.shows == '{"a": "bad!", "b": "one"}'
+    assert any("does not take it" in reason for reason in pod.sidecar.report.reasons)
