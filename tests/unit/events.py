@@ -470,8 +470,8 @@ class Events(RuleBasedStateMachine):
         instance = self.app.instance
         runs_on_less = instance is not None and instance.started + self.machine.booted <= self.served_since
         asked = runs_on_less and self.app.trouble in (Trouble.AMBIGUOUS, Trouble.PERMISSION, Trouble.IGNORED)
-        owed = self.app.confirmed_by is None or self.app.confirmed_by != (self.app.instance, self.served)
-        if asked and owed and self.trouble_since is not None:
+        unread = self.app.reads != self.served  # otherwise it was asked before, and takes its time
+        if asked and unread and self.trouble_since is not None:
             since = max(self.trouble_since, self.served_since, started)
             assert now - since <= GRACE + SLACK, "the target could not be asked for too long"
 
@@ -488,7 +488,7 @@ class Events(RuleBasedStateMachine):
             refused = before in self.app.refused and not self.ever_confirmed
             assert refused or self.closed_since is not None, f"{before} was taken away for nothing"
         elif before is not None and "fallback" in after:
-            assert self.by_hand, "the fallback took the place of something"
+            assert self.by_hand or before in self.app.refused, "the fallback took the place of something"
         elif before is not None and values and "fallback" not in before and not self.by_hand:
             older = [old for old, new in zip(self._values(before), values, strict=True) if _number(new) < _number(old)]
             assert not older or before in self.app.refused or not {*older}.isdisjoint(self._refused_values()), f"{before} -> {after}"

@@ -132,7 +132,7 @@ class Verification:
             app.refused.add(app.reads)
             return Judgement(verdict=Verdict.REFUSED, reason="it does not take it")
         if app.says == "confirms":
-            app.confirmed, app.confirmed_by = app.reads, (app.instance, app.reads)
+            app.confirmed = app.reads
             return Judgement(verdict=Verdict.CONFIRMED)
         if app.says == "is silent":
             return Judgement(verdict=Verdict.UNKNOWN, reason="no answer")
@@ -152,8 +152,6 @@ class App:
         """What it read last."""
         self.confirmed: str | None = None
         """What it said yes to last."""
-        self.confirmed_by: tuple[Instance | None, str | None] | None = None
-        """Which process said yes to what last."""
         self.refused: set[str | None] = set()
         self.says = "confirms"
         """Or `refuses`, `is silent`, `takes its time`."""
