@@ -67,7 +67,8 @@ class House:
             eventually(lambda half=half: self.sidecar.settled(half.name), what=f"{half.name} to be confirmed")
 
     def counted(self, what: str, half: Half) -> float:
-        return self.sidecar.metric(f"reloader_{what}_total", pipeline=half.name)
+        stage = {"stage": "verify"} if what == "refusals" else {}
+        return self.sidecar.metric(f"reloader_{what}_total", pipeline=half.name, **stage)
 
     def owed(self, half: Half) -> object:
         return self.sidecar.pipeline(half.name)["owed"]
