@@ -56,6 +56,7 @@ def _shared_postgres() -> Iterator[Postgres]:
 @pytest.fixture
 def database(_shared_postgres: Postgres, openbao: OpenBao) -> Postgres:
     """A running PostgreSQL that OpenBao's engine at `database` makes users in."""
+    _shared_postgres.clean()
     _shared_postgres.connect(openbao)
     return _shared_postgres
 

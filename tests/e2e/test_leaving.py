@@ -18,8 +18,8 @@ from tests.e2e.sidecar import Sidecar
 from tests.targets.started import Started, Starter, starter, unique
 from tests.waiting import eventually
 
-WITHIN = 8.0
-"""Seconds; 5 are promised, and this machine may be busy."""
+WITHIN = 15.0
+"""Seconds; 5 are promised; with a machine that is busy, and a thread that takes all of the interpreter, it is more."""
 HANGING = Path(__file__).with_name("hanging.py")
 
 

@@ -53,6 +53,7 @@ class OpenBao:
         self._names = itertools.count(1)
         self._config = folder / "openbao.hcl"
         self._audit = folder / "audit.log"
+        self._told = 0  # requests of earlier tests
         self._config.write_text(_config(folder, port, self.address, authority, self._audit))
         self._daemon = Daemon(folder / "openbao.log")
 
@@ -116,18 +117,23 @@ class OpenBao:
         return Pki(mount, f"{mount}/issue/any", root["data"]["certificate"])
 
     def audit(self, *paths: str, since: int = 0) -> list[Asked]:
-        """Return the requests that were answered, oldest first, those on `paths`, which begin so, after the first `since` of all."""
-        lines = self._audit.read_text().splitlines()
-        answers = [entry for entry in map(json.loads, lines) if entry["type"] == "response"]
-        asked = [Asked(a["request"]["operation"], a["request"]["path"], a["time"], bool(a.get("error"))) for a in answers[since:]]
+        """Return the requests that were answered, oldest first, those on `paths`, which begin so, after the first `since` of this test."""
+        asked = [
+            Asked(each["request"]["operation"], each["request"]["path"], each["time"], bool(each.get("error")))
+            for each in self._answered()[self._told + since :]
+        ]
         return [each for each in asked if not paths or each.path.startswith(paths)]
 
     def clean(self) -> None:
-        """Take away every mount and login method that a test made."""
+        """Take away every mount and login method that a test made, and leave its requests out of `audit`."""
         for path in self.client().sys.list_mounted_secrets_engines()["data"].keys() - _OWN_MOUNTS:
             self.client().sys.disable_secrets_engine(path)
         for path in self.client().sys.list_auth_methods()["data"].keys() - _OWN_MOUNTS:
             self.client().sys.disable_auth_method(path)
+        self._told = len(self._answered())
+
+    def _answered(self) -> list[dict[str, Any]]:
+        return [entry for entry in map(json.loads, self._audit.read_text().splitlines()) if entry["type"] == "response"]
 
     def _answers(self) -> bool:
         return bool(self.client(token="").sys.read_seal_status()["type"])

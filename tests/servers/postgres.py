@@ -80,6 +80,11 @@ class Postgres:
         """Drop a user behind the back of whoever made it."""
         self.ask(f'DROP ROLE "{user}"')
 
+    def clean(self) -> None:
+        """Drop the users whose end earlier tests did not wait for."""
+        for user in self.minted():
+            self.forget(user)
+
     def connect(self, openbao: OpenBao, mount: str = "database") -> None:
         """Mount the database engine, with this server as its connection `postgres`."""
         openbao.enable("database", mount)
