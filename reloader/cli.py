@@ -53,7 +53,10 @@ def _run(options: argparse.Namespace) -> int:
     try:
         supervisor = Supervisor(plan, places, lambda: _startable(options), World(), signals)
     except OSError as error:
-        print(f"reloader: cannot listen on {plan.server.listen}: {os.strerror(error.errno or 0)}; set server.listen, or off for none", file=sys.stderr)
+        print(
+            f"reloader: cannot listen on {plan.server.listen}: {os.strerror(error.errno or 0)}; set server.listen, or off for none",
+            file=sys.stderr,
+        )
         return FAILED
     return supervisor.run()
 
