@@ -31,14 +31,20 @@ class Life:
     def __init__(self, grip: Grip, processes: Processes) -> None:
         self.grip = grip
         self._processes = processes
-        self._ended = False
-        self._released = False
+        self._ended = self._released = self._told = False
 
     @property
     def ended(self) -> bool:
         """Return whether the process has ended or is no longer ours to watch."""
         self._ended = self._ended or self._processes.ended(self.grip)
         return self._ended
+
+    def wakes(self) -> bool:
+        """Return whether its end has yet to wake who waits; it does so once, since it may come between the last look and the wait."""
+        if self._told:
+            return False
+        self._told = self.ended
+        return True
 
     def release(self) -> None:
         """Let go of the process."""

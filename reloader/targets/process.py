@@ -111,8 +111,8 @@ class Target:
         return Alive(life, self._world.clock, since=instance.started, within=within, after="its start")
 
     def descriptors(self) -> tuple[int, ...]:
-        """Return the pidfds of those that were not seen to have ended."""
-        grips = (taken.life.grip for taken in self._taken if not taken.life.ended)
+        """Return the pidfds of those whose end was not waited for yet."""
+        grips = (taken.life.grip for taken in self._taken if taken.life.wakes())
         return tuple(grip.descriptor for grip in grips if grip.descriptor is not None)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -47,6 +48,21 @@ def held(target: Target) -> Held:
     with pytest.raises(Held) as held:
         target.reload(instance)
     return held.value
+
+
+def test_an_end_after_the_last_look_wakes_who_waits_and_does_so_once(start):
+    name = unique()
+    child = start.target(name)
+    target = target_of(name)
+    verification = target.reload(target.find())
+    assert verification.judge().verdict is Verdict.PENDING
+    child.kill()
+
+    (descriptor,) = target.descriptors()
+
+    assert select.select([descriptor], [], [], 30)[0] == [descriptor]
+    assert verification.judge().verdict is Verdict.ENDED
+    assert target.descriptors() == ()
 
 
 def test_a_process_that_catches_the_signal_gets_it_once(start):
