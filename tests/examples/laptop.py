@@ -1,5 +1,7 @@
 """A machine on which somebody tries an example: its programs, its ports and paths, and the commands of the README, word for word."""
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -48,8 +50,7 @@ class Laptop:
         self.start_command, *self.steps = commands(self.example / "README.md")
         self.work = folder / "work"
         self.work.mkdir(mode=0o755)
-        self._place = Path(f"/tmp/reloader-{name}")
-        self._place.mkdir(exist_ok=True)
+        self._place = Place(Path(f"/tmp/reloader-{name}"))
         path = f"{_programs(folder / 'bin', programs)}{os.pathsep}{os.environ['PATH']}"
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, **env}
         self._apart = ["--mount", "--net"] if network == "own" else ["--mount"]
@@ -57,7 +58,7 @@ class Laptop:
 
     def start(self, ready: str) -> None:
         """Run the README's first command, and return when the command `ready` succeeds beside it."""
-        alone = ["unshare", *self._apart, sys.executable, ALONE, self.work, self._place, "bash", "-c", f"exec {self.start_command}"]
+        alone = ["unshare", *self._apart, sys.executable, ALONE, self.work, self._place.path, "bash", "-c", f"exec {self.start_command}"]
         self._daemon.start(alone, env=self._env, cwd=self.example, ready=lambda: self.run(ready).returncode == 0)
 
     def run(self, line: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -108,7 +109,35 @@ class Laptop:
     def stop(self) -> None:
         """Press Ctrl-C in the first terminal."""
         self._daemon.stop()
-        self._place.rmdir()
+        self._place.leave()
+
+
+class Place:
+    """A directory over which each run mounts its own; the last one of this machine removes it.
+
+    To remove it takes away what others have mounted there too, each in a namespace of its own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._held = self._hold()
+
+    def _hold(self) -> int:
+        while True:
+            self.path.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(held, fcntl.LOCK_SH)
+                if os.fstat(held).st_nlink:  # nobody has removed it meanwhile
+                    return held
+                os.close(held)
+
+    def leave(self) -> None:
+        """Let go of it."""
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.path.rmdir()
+        os.close(self._held)
 
 
 def _programs(folder: Path, programs: dict[str, Program]) -> Path:
