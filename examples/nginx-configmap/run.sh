@@ -7,6 +7,11 @@ export RELOADER_SOURCES__SITE__PATH=$WORK/site RELOADER_VOLUME__PATH=$WORK/live
 export RELOADER_TARGET__MATCH__PIDFILE=$WORK/nginx.pid # this NGINX, not another one of this machine
 export RELOADER_SERVER__LISTEN=${LISTEN:-127.0.0.1:9533}
 
+PATH=$PATH:/usr/sbin # where Debian has nginx
+for each in reloader nginx; do
+  command -v "$each" >/dev/null || { echo "$0 needs $each on the PATH, see README.md" >&2; exit 1; }
+done
+
 "$here/set.sh" greeting hello
 mkdir -p "$WORK/live"
 reloader once "$here/web.yaml" # as an init container: the first configuration is there before NGINX starts

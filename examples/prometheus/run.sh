@@ -2,6 +2,10 @@
 # Runs reloader and Prometheus on this machine until Ctrl-C.
 set -euo pipefail
 cd "$(dirname "$0")"
+for each in reloader prometheus; do
+  command -v "$each" >/dev/null || { echo "$0 needs $each on the PATH, see README.md" >&2; exit 1; }
+done
+
 work=/tmp/reloader-prometheus # as in prometheus.yaml
 mkdir -p "$work/targets"
 echo localhost:9090 >"$work/targets/self"

@@ -10,8 +10,11 @@ trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 trap exit INT TERM
 
 export VAULT_ADDR=${VAULT_ADDR:-http://127.0.0.1:8200} VAULT_TOKEN=${VAULT_TOKEN:-root} PGHOST=${PGHOST:-127.0.0.1} PGPORT=${PGPORT:-5432}
-bao=$(command -v bao || command -v vault)
-"$bao" secrets list | grep -q ^database/ || "$bao" secrets enable database
+bao=$(command -v bao || command -v vault || echo bao)
+for each in reloader "$bao"; do
+  command -v "$each" >/dev/null || { echo "$0 needs $each on the PATH, see README.md" >&2; exit 1; }
+done
+"$bao" secrets list | grep ^database/ >/dev/null || "$bao" secrets enable database
 "$bao" write database/config/postgres plugin_name=postgresql-database-plugin allowed_roles=app \
   connection_url="postgresql://{{username}}:{{password}}@$PGHOST:$PGPORT/postgres?sslmode=disable" \
   username=postgres password="${POSTGRES_PASSWORD:-postgres}"
@@ -22,6 +25,9 @@ bao=$(command -v bao || command -v vault)
 unset VAULT_TOKEN
 
 reloader run app.yaml 2>"$work/reloader.log" &
-until [ -e "$work/live/db.json" ]; do sleep 0.1; done # as a native sidecar: the application starts once it has credentials
+until [ -e "$work/live/db.json" ]; do # as a native sidecar: the application starts once it has credentials
+  kill -0 $! || { cat "$work/reloader.log"; exit 1; }
+  sleep 0.1
+done
 python3 app.py &
 wait -n
