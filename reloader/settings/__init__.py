@@ -75,8 +75,17 @@ def load(paths: Sequence[Path], environ: Mapping[str, str]) -> plan.Plan:
             continue
         if not tree.has("name"):
             tree.data["name"] = path.stem
+        _beside(tree, path)
         trees.append((tree, problems))
     return planned(trees, environ, mistakes)
+
+
+def _beside(tree: Tree, path: Path) -> None:
+    """Let the relative path of a template begin at the file that names it: a ConfigMap that holds both is the same files elsewhere."""
+    for name in tree.keys("volume", "files"):
+        written = tree.look(("volume", "files", name, "template"))
+        if isinstance(written, str) and written:
+            tree.data["volume"]["files"][name]["template"] = str(path.absolute().parent / written)
 
 
 def zero_file(watch: Sequence[str], process: str, signal: str | None, environ: Mapping[str, str]) -> plan.Plan:

@@ -131,6 +131,17 @@ def test_a_template_file_is_read_and_its_mistake_told_at_its_key(write, tmp_path
     assert told == (f"{path}:6:16: volume.files.app.conf.template: {template}, line 2: no source is called 'sit'; did you mean 'site'?")
 
 
+def test_a_template_beside_its_file_needs_no_directory(write, tmp_path, monkeypatch):
+    """Wherever the program is, and also where the file itself is named by a relative path."""
+    (tmp_path / "app.conf.j2").write_text("{{ site }}\n")
+    path = write(PIPELINE + "volume: {path: /srv/live, files: {app.conf: {template: app.conf.j2}}}\n")
+    monkeypatch.chdir("/")
+    found = settings.load([path], {})
+    assert found.pipelines[0].volume.files["app.conf"].template == f"{tmp_path}/app.conf.j2"
+    monkeypatch.chdir(tmp_path)
+    assert settings.load([Path(path.name)], {}) == found
+
+
 def with_volume(path):
     return f"{PIPELINE}volume: {{path: {path}, files: {{a: {{content: a}}}}}}\n"
 
