@@ -23,6 +23,8 @@ _PERIOD, _FAILURES = 10, 3
 """What Kubernetes takes where a probe does not say."""
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _NONE = "no manifest was given (--manifest FILE), and what only a manifest tells was not looked at"
+_OTHERS, _OTHERS_READ = 0o005, 0o004
+"""Of a mode: what lets a user who is neither owner nor of the group into a directory, and read a file."""
 GRACES = 2
 """How many times `startup_grace` a startup probe waits at least: the grace itself, and the first reads after it."""
 
@@ -160,7 +162,26 @@ def _shared(patient: Patient, workload: Workload, pipeline: Pipeline) -> Finding
         how = "mounts the volume by subPath, which no publish reaches" if parts else f"does not mount it at {wanted}"
         fragment = {"name": target.get("name"), "volumeMounts": [{"name": mount.get("name"), "mountPath": wanted, "readOnly": True}]}
         return failed(f"{target.get('name')} {how}", pipeline.name, evidence=seen, mends=[pod(patient, {"containers": [fragment]})])
-    return _in_memory(patient, workload, pipeline, mount, seen)
+    return _unreadable(patient, workload, pipeline, target) or _in_memory(patient, workload, pipeline, mount, seen)
+
+
+def _unreadable(patient: Patient, workload: Workload, pipeline: Pipeline, target: Manifest) -> Finding | None:
+    """Return what is wrong if another user than ours reads the volume, and has no group with us by which he may."""
+    own, their = (_security(workload, each).get("runAsUser") for each in (workload.container, target))
+    group = (workload.spec.get("securityContext") or {}).get("fsGroup")
+    if own == their or None in (own, their) or their == 0 or group is not None or _for_everyone(pipeline):
+        return None
+    seen = [Evidence(_at(workload, "securityContext.fsGroup"), "not there")]
+    told = f"uid {their} may not read what uid {own} writes: they have no group in common"
+    mends = [pod(patient, {"securityContext": {"fsGroup": their}})]
+    return failed(told, pipeline.name, evidence=seen, mends=mends)
+
+
+def _for_everyone(pipeline: Pipeline) -> bool:
+    volume = pipeline.volume
+    if volume is None or volume.copy is not None or volume.dir_mode & _OTHERS != _OTHERS:
+        return False
+    return all(file.mode & _OTHERS_READ for file in volume.files.values())
 
 
 def _in_memory(patient: Patient, workload: Workload, pipeline: Pipeline, mount: Manifest, seen: list[Evidence]) -> Finding:

@@ -114,6 +114,8 @@ def _signal(workload: Manifest) -> Iterator[str]:
         uid = security(workload, each).get("runAsUser")
         if not root and (uid is None or own.get("runAsUser") != uid):
             yield f"the sidecar, user {own.get('runAsUser')}, may not signal {each['name']}, user {uid}"
+        if uid and own.get("runAsUser") != uid and "fsGroup" not in (spec_of(workload).get("securityContext") or {}):
+            yield f"{each['name']}, user {uid}, may not read what user {own.get('runAsUser')} writes"
         live = [mount for mount in each["volumeMounts"] if mount["name"] == "live"]
         if any(not mount.get("readOnly") or "subPath" in mount for mount in live):
             yield f"{each['name']} may write what the sidecar writes, or mounts a part of it"

@@ -55,6 +55,7 @@ def test_what_is_wrong_is_told():
     spec = one(planted, "Deployment")["spec"]["template"]["spec"]
     [ours], [nginx] = spec["initContainers"], spec["containers"]
     nginx["securityContext"]["runAsUser"] = 101
+    spec["securityContext"].pop("fsGroup")
     ours["securityContext"]["capabilities"]["add"] = ["KILL"]
     spec["hostPID"] = True
     nginx["volumeMounts"] += [{"name": "nowhere", "mountPath": "/x"}, {"name": "reloader-state", "mountPath": "/x"}]
@@ -75,6 +76,7 @@ def test_what_is_wrong_is_told():
         "a capability is added for a user that is not root",
         "Kubernetes refuses shareProcessNamespace beside hostPID",
         "the sidecar, user 10001, may not signal nginx, user 101",
+        "nginx, user 101, may not read what user 10001 writes",
         "nginx may write what the sidecar writes, or mounts a part",
         "nginx mounts what is the sidecar's alone",
         "the volume live is not in memory",

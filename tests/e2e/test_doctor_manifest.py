@@ -100,6 +100,12 @@ def mounts(container: dict[str, Any], name: str) -> dict[str, Any]:
     return dict_of(container["volumeMounts"], name)
 
 
+def root_and_no_group(drawn: Drawn) -> None:
+    other_user(drawn)
+    drawn.ours["securityContext"].update(runAsUser=0, runAsNonRoot=False, capabilities={"drop": ["ALL"], "add": ["KILL"]})
+    drawn.spec["securityContext"].pop("fsGroup")
+
+
 def without(key: str) -> Callable[[Drawn], object]:
     return lambda drawn: drawn.deployment["spec"]["template"]["spec"].pop(key)
 
@@ -135,6 +141,7 @@ CASES = {
         "subPath",
     ),
     "volume read-only": Case(lambda drawn: mounts(drawn.ours, "live").update(readOnly=True), "manifest.volumes", "readOnly"),
+    "no group with the target": Case(root_and_no_group, "manifest.volumes", "not there"),
     "secrets on a disk": Case(secrets_on_disk, "manifest.volumes", "emptyDir", state="warning"),
     "liveness asks for readiness": Case(
         lambda drawn: drawn.ours["livenessProbe"]["httpGet"].update(path="/readyz"), "manifest.probes", "/readyz on port reloader"
