@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.deploy.holding import spec_of
 from tests.deploy.rendering import DEPLOY, OVERLAYS, Manifest, charted, one, overlay, refused
 
 VALUES: dict[str, dict[str, Any]] = {
@@ -69,6 +70,19 @@ def test_it_goes_by_the_name_of_the_release():
     assert one(charted({}, name="shop"), "Service")["spec"]["selector"] == {"app.kubernetes.io/name": "shop"}
 
 
+def test_a_long_grace_has_a_startup_probe_that_waits_longer():
+    [ours] = spec_of(one(charted({"reloader": {"startupSeconds": 600}}), "Deployment"))["initContainers"]
+    assert (ours["startupProbe"]["periodSeconds"], ours["startupProbe"]["failureThreshold"]) == (1, 600)
+
+
+def test_prometheus_may_ask_for_labels():
+    """Its operator takes what has them; without any, there are none."""
+    labels = {"release": "prometheus"}
+    for kind in ("PodMonitor", "PrometheusRule"):
+        assert one(charted({"monitoring": True, "monitoringLabels": labels}), kind)["metadata"]["labels"] == labels
+        assert "labels" not in one(charted({"monitoring": True}), kind)["metadata"]
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
@@ -76,6 +90,7 @@ def test_it_goes_by_the_name_of_the_release():
         ({"reloader": {"nativ": False}}, "nativ"),
         ({"restricted": True, "separateUsers": True}, "'not' failed"),
         ({"user": 0}, "user"),
+        ({"reloader": {"startupSeconds": 30}}, "startupSeconds"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, Any], told: str):

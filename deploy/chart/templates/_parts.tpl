@@ -1,24 +1,24 @@
-{{- define "app" -}}
+{{- define "config-reloader.app" -}}
 {{ .Values.canaryOf | default .Release.Name }}
 {{- end }}
 
-{{- define "suffix" -}}
+{{- define "config-reloader.suffix" -}}
 {{ if .Values.canaryOf }}-canary{{ end }}
 {{- end }}
 
-{{- define "labels" -}}
-app.kubernetes.io/name: {{ include "app" . }}
+{{- define "config-reloader.labels" -}}
+app.kubernetes.io/name: {{ include "config-reloader.app" . }}
 {{- if .Values.canaryOf }}
 track: canary
 {{- end }}
 {{- end }}
 
-{{- define "selected" -}}
-app.kubernetes.io/name: {{ include "app" . }}
+{{- define "config-reloader.selected" -}}
+app.kubernetes.io/name: {{ include "config-reloader.app" . }}
 track: {{ if .Values.canaryOf }}canary{{ else }}stable{{ end }}
 {{- end }}
 
-{{- define "dropped" -}}
+{{- define "config-reloader.dropped" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
@@ -31,7 +31,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
 {{- /* What `once` and the sidecar have in common. */}}
-{{- define "reloader" -}}
+{{- define "config-reloader.reloader" -}}
 image: {{ .Values.reloader.image }}
 securityContext:
   allowPrivilegeEscalation: false
@@ -60,18 +60,18 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
-{{- define "sidecar" -}}
+{{- define "config-reloader.sidecar" -}}
 - name: reloader
-{{- include "reloader" . | nindent 2 }}
+{{- include "config-reloader.reloader" . | nindent 2 }}
 {{- if .Values.reloader.native }}
   restartPolicy: Always
 {{- end }}
   ports:
     - {name: reloader, containerPort: 9533}
-  startupProbe: # at least twice the longest `failure.startup_grace`
+  startupProbe:
     httpGet: {path: /startupz, port: reloader}
     periodSeconds: 1
-    failureThreshold: 120
+    failureThreshold: {{ .Values.reloader.startupSeconds }}
   readinessProbe:
     httpGet: {path: /readyz, port: reloader}
     periodSeconds: 5
