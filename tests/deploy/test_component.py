@@ -44,12 +44,13 @@ target: {{kind: process, match: {{name: started}}}}
 
 
 def patch(workload: Existing, user: int | None, listed: str) -> dict[str, Any]:
-    """Return what a user says: who reads where, and whose user that is where the Pod does not say it."""
+    """Return what a user says: who reads where, whose user that is where the Pod does not say it, and the group where there are two."""
     context = {} if user is None else {"securityContext": {"runAsUser": user}}
     ours = [{"name": name, **context} for name in (("reloader",) if listed == "initContainers" else ("reloader-once",))]
     target = {"name": workload.container, "volumeMounts": [{"name": "live", "mountPath": workload.reads, "readOnly": True}]}
     beside = [] if listed == "initContainers" else [{"name": "reloader", **context}]
-    spec = {"initContainers": ours, "containers": [target, *beside]}
+    group = {"securityContext": {"fsGroup": workload.user}} if user == 0 and workload.user else {}
+    spec = {**group, "initContainers": ours, "containers": [target, *beside]}
     kind = {key: workload.manifest[key] for key in ("apiVersion", "kind")}
     return {**kind, "metadata": {"name": workload.name}, "spec": {"template": {"spec": spec}}}
 
@@ -147,22 +148,61 @@ def test_no_selector_changes(tmp_path: Path):
     assert added["spec"]["selector"] == workload.manifest["spec"]["selector"]
 
 
-def blocks() -> dict[str, str]:
-    """Return the files that the README shows, by the name in their first line."""
-    shown = re.findall(r"^```yaml fragment\n# (\S+\.yaml)(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def section(title: str) -> str:
+    return README.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def blocks(title: str) -> dict[str, str]:
+    """Return the files that a section of the README shows, by the name in their first line."""
+    shown = re.findall(r"^```\w+ fragment\n# (\S+)\n(.*?)^```$", section(title), re.MULTILINE | re.DOTALL)
     return dict(shown)
+
+
+def saved(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).write_text(CHECKOUT.sub(lambda found: reached(folder, found[1]), text))
 
 
 def test_the_example_of_the_readme_is_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its files as they stand, but for where the component comes from."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-    files = blocks()
-    assert files.keys() == {"deployment.yaml", "kustomization.yaml", "reloader.yaml", "target.yaml"}
-    for name, text in files.items():
-        (tmp_path / name).write_text(CHECKOUT.sub(lambda found: reached(tmp_path, found[1]), text))
+    files = blocks("Add the sidecar to what you have")
+    assert files.keys() == {"deployment.yaml", "kustomization.yaml", "edge.yaml", "haproxy.cfg.j2", "target.yaml"}
+    saved(tmp_path, files)
     [deployment] = yaml.safe_load_all(files["deployment.yaml"])
     workload = Existing(deployment, container="haproxy", reads="/usr/local/etc/haproxy", user=99)
     check(kustomized(tmp_path), workload, tmp_path)
+
+
+def test_the_commands_of_the_readme_work_in_the_folder_of_its_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Word for word, from the check to the doctor, who finds nothing wrong; a volume that the target does not mount is found."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+    files = blocks("Add the sidecar to what you have")
+    saved(tmp_path, files)
+    (commands,) = re.findall(r"^```sh\n(.*?)^```$", section("Add the sidecar to what you have"), re.MULTILINE | re.DOTALL)
+    kustomized(tmp_path)  # the test is over where there is no kubectl
+    done = follow(commands, tmp_path)
+    assert "no mistakes" in done.stdout
+    assert re.findall(r"^(?:FAILED|warning) .+", done.stdout, re.MULTILINE) == []
+    assert done.returncode == 0, done.stdout + done.stderr
+    saved(tmp_path, {"target.yaml": files["target.yaml"].replace("/usr/local/etc/haproxy", "/elsewhere")})
+    assert "haproxy does not mount it at /usr/local/etc/haproxy" in follow(commands, tmp_path).stdout
+
+
+def follow(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the lines of a shell block in a folder, with `reloader` and `kubectl` as they are installed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shell = ["bash", "-ec", f'reloader() {{ {sys.executable} -m reloader "$@"; }}\n{commands}']
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(DEPLOY.parent)}
+    return subprocess.run(shell, cwd=folder, env=env, capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_an_image_is_named_as_the_readme_says(tmp_path: Path):
+    """In a kustomization of one's own, for every container that has it."""
+    shown = blocks("The image")["kustomization.yaml"]
+    saved(tmp_path, {"kustomization.yaml": shown.replace("../config-reloader/deploy", os.path.relpath(DEPLOY, tmp_path.resolve()))})
+    images = {name: each["image"] for name, each in containers(one(kustomized(tmp_path), "Deployment")).items()}
+    assert images["reloader"] == "registry.example.com/config-reloader:0.1.0"
 
 
 def test_the_readme_has_every_overlay_and_component():
