@@ -148,8 +148,9 @@ class Crew:
                 self._look(LOOK)
                 return
             running.pipeline.stop()
-        if running.thread.is_alive():
+        if not running.has_ended:
             return  # its end wakes us
+        running.thread.join()
         with self._lock:
             del self.running[name]
         del self._leaving[name]

@@ -75,11 +75,14 @@ class Running:
         self.pipeline = Pipeline(replace(parts, intake=self._intake, confirmed=self._confirm, leave=shared.leave, trace=shared.trace))
         self.thread = threading.Thread(target=self._run, name=f"pipeline {plan.name}", daemon=True)
         self._shared = shared
+        self.has_ended = False
+        """Whether the pipeline did its last step; the thread may live on for a moment."""
 
     def _run(self) -> None:
         try:
             self.pipeline.run()
         finally:
+            self.has_ended = True  # before the wake: who comes while the thread is still alive is not woken again
             self._wake()  # who replaces this one waits for its end
 
     def read(self) -> None:

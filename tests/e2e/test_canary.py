@@ -375,19 +375,25 @@ def by_hand(house: House) -> None:
 
 
 def misconfigure(house: House) -> None:
-    """Write tokens where no token belongs; the tests of secrets try more of that."""
+    """Write tokens in the places where a person might put them."""
     path = house.pipelines / "denied.yaml"
-    good = path.read_text()
-    token = f"token: {house.powerless}"
-    for wrong in (good.replace(token, f"tokn: {house.powerless}", 1), good.replace(token, f"[{house.powerless}", 1), f"{token}\n{good}"):
+    good, token = path.read_text(), house.powerless
+    for wrong in (
+        good.replace("token:", "tokn:", 1),
+        good.replace(f"token: {token}", f"token: [{token}]", 1),
+        good.replace(f"{{token: {token}}}", token, 1),
+        good.replace(f"token: {token}", f"{token}: token", 1),
+        good.replace(f"token: {token}}}", f'token: "{token}', 1),
+        good.replace("token: ", "token:", 1),
+        f"token: {token}\n{good}",
+    ):
+        assert wrong != good
         path.write_text(wrong)
         eventually(lambda: house.sidecar.metric("reloader_config_reload_successful") == 0, what="the refusal")
         house.keep_endpoints("a mistake")
+        assert "denied.yaml" in house.keep_command("check", path)
         path.write_text(good)
         eventually(lambda: house.sidecar.metric("reloader_config_reload_successful") == 1, what="the good configuration")
-    path.write_text(wrong)
-    house.keep_command("check", *house.every)
-    path.write_text(good)
 
 
 def run_a_program(house: House) -> None:
@@ -434,6 +440,11 @@ def keep_the_rest(house: House) -> None:
         elif path.is_relative_to(house.folder / "live"):
             assert mode == 0o640, path
     assert stat.S_IMODE(house.state.stat().st_mode) == 0o700
+    for home in (house.folder / "live").glob("*/..reloader"):
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) for path in home.iterdir()} == {0o600}
+    for generation in (house.folder / "live").glob("*/..[0-9]*"):
+        assert stat.S_IMODE(generation.stat().st_mode) == 0o750
     assert list(house.temporary.iterdir()) == []
     assert [path for path in house.home.rglob("*") if path.is_file()] == []
 

@@ -122,6 +122,20 @@ def test_a_change_back_while_the_old_one_ends_ends_with_the_old_plan(house: Hous
     house.comes("one", "last")
 
 
+def test_one_is_replaced_by_the_wake_that_its_thread_sends_though_that_still_lives(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not woken again for the end of the thread itself."""
+    house.crew.start([house.plan("one")])
+    house.comes("one", "one")
+    woken, looked, old = threading.Event(), threading.Event(), house.crew.running["one"]
+    monkeypatch.setattr(old, "_wake", lambda: old.pipeline.stopping and (woken.set(), looked.wait(10)))
+    house.crew.want([house.plan("one", "changed")])
+    house.crew.converge()
+    assert woken.wait(10)
+    threading.Timer(0.2, looked.set).start()
+    house.crew.converge()
+    assert house.crew.running["one"] is not old
+
+
 def test_what_is_gone_is_not_reported(house: House) -> None:
     house.crew.start([house.plan("one"), house.plan("two")])
     house.comes("two", "one")
