@@ -205,12 +205,8 @@ class Volume:
 
     def discard(self, number: int) -> None:
         """Remove a set that is not to be published; one that is published already stays. What cannot be removed now is, with `sweep`."""
-        try:
-            if layout.linked(self.path) == number:
-                return
-        except OSError:  # whether it is published cannot be seen now
-            return
-        self._forget([number])
+        if not self._may_be_shown(number):
+            self._forget([number])
 
     def confirm(self, number: int, instances: Collection[Mapping[str, Any]]) -> None:
         """Remember who runs on a generation (the fields of `targets.Instance`); what cannot be written now is, the next time."""
@@ -247,9 +243,15 @@ class Volume:
         try:
             self.stage(number, {}, "")
         except VolumeError:  # the number may be another set's
-            self.record = replace(self.record, withdrawn=before.withdrawn, closed=before.closed, rolled_back=before.rolled_back)
+            self._take_withdrawal_back(before)
             raise
-        self.publish(number)
+        try:
+            self.publish(number)
+        except VolumeError:
+            if not self._may_be_shown(number):
+                self._take_withdrawal_back(before)
+                self._forget([number])
+            raise
         self._try_remembering(self.record.without([other for other in self.record.generations if other != number]))
         self._try_tidying()
 
@@ -277,6 +279,16 @@ class Volume:
         number = published.number if published else None
         doomed = self.record.superfluous(published=number, keep=self._plan.keep, before=now - LEAST_KEPT)
         self._forget(doomed)
+
+    def _take_withdrawal_back(self, before: Record) -> None:
+        self.record = replace(self.record, withdrawn=before.withdrawn, closed=before.closed, rolled_back=before.rolled_back)
+
+    def _may_be_shown(self, number: int) -> bool:
+        """Return whether readers see a generation, or that cannot be told now."""
+        try:
+            return layout.linked(self.path) == number
+        except OSError:
+            return True
 
     def _make_directory(self) -> None:
         missing = [path for path in (self.path, *self.path.parents) if not path.exists()]

@@ -39,14 +39,14 @@ def chosen(record: Record, wanted: int | None, published: int | None, wall: floa
         NotPossible: there is none, and which there are.
 
     """
-    usable = {number: known for number, known in record.generations.items() if is_there(number) and not known.has_expired(wall)}
+    sets = {number: known for number, known in record.generations.items() if number != record.withdrawn and is_there(number)}
+    usable = {number: known for number, known in sets.items() if not known.has_expired(wall)}
     if wanted is None:
         earlier = [number for number, known in usable.items() if known.confirmed and (published is None or number < published)]
         if not earlier:
             raise NotPossible(f"no earlier generation was ever confirmed; {_told(usable)}")
         return max(earlier)
-    known = record.generations.get(wanted)
-    if known is not None and is_there(wanted) and known.has_expired(wall):
+    if wanted in sets.keys() - usable.keys():
         raise NotPossible(f"something in generation {wanted} has expired; {_told(usable)}")
     if wanted not in usable:
         raise NotPossible(f"there is no generation {wanted}; {_told(usable)}")

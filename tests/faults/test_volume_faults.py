@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reloader.volume import VolumeError, VolumeLocked
+from reloader.volume import VolumeError, VolumeLocked, layout
 from tests import volumes
 from tests.volumes import ERRORS, NEW, OLD, failing, make, publish, rendered, seen, strangers
 from tests.waiting import eventually
@@ -134,6 +134,26 @@ def test_a_withdrawal_that_failed_hides_no_later_set(tmp_path: Path) -> None:
 
     assert volume.published.number == number
     assert seen(tmp_path) == NEW
+
+
+def test_a_withdrawal_that_fails_again_and_again_leaves_no_empty_sets(tmp_path: Path) -> None:
+    """Each is staged, and cannot be shown; what a person holds stays held until it is done."""
+    volume = make(tmp_path)
+    volume.open()
+    number = publish(volume, OLD)
+    volume.note_record(dataclasses.replace(volume.record, rolled_back=number))
+    (tmp_path / "..data_tmp").mkdir()
+    for _ in range(3):
+        with pytest.raises(VolumeError, match="in the way"):
+            volume.withdraw(closed=True)
+    assert set(volume.record.generations) == layout.generations(tmp_path) == {number}
+    assert (volume.record.withdrawn, volume.record.closed, volume.record.rolled_back) == (None, False, number)
+    assert seen(tmp_path) == OLD
+
+    (tmp_path / "..data_tmp").rmdir()
+    volume.withdraw(closed=True)
+    assert volume.published is None
+    assert volume.record.closed
 
 
 def test_half_of_a_removed_generation_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:

@@ -434,3 +434,16 @@ class TestExpired:
     def test_neither_is_one_whose_lease_is_over(self, volume, seconds, lasts):
         number = self.confirmed(volume, b"no certificate", time.time() + seconds)
         assert volume.rollback_target() == (number if lasts else None)
+
+
+def test_the_empty_set_of_a_withdrawal_is_nothing_to_go_back_to(volume: Volume) -> None:
+    """Neither while it is all that there is, nor beside later ones; readers would see nothing, and a person be told of a set."""
+    publish(volume, OLD)
+    volume.withdraw(closed=True)
+    empty = volume.record.withdrawn
+    with pytest.raises(NotPossible, match=f"there is no generation {empty}; there is none"):
+        chosen(volume.record, empty, None, time.time(), lambda _number: True)
+
+    number = publish(volume, NEW)
+    with pytest.raises(NotPossible, match=f"there is no generation {empty}; there is {number} "):
+        chosen(volume.record, empty, number, time.time(), lambda _number: True)
