@@ -12,6 +12,9 @@ from enum import StrEnum
 from math import inf
 from typing import Any
 
+LONGEST_WAIT = 86400.0
+"""How many seconds one wait lasts at most: the kernel counts them in milliseconds, 24 days of them."""
+
 Value = Any
 """Plain data: text, bytes, numbers, lists, and mappings by name."""
 
@@ -136,23 +139,25 @@ class Mailbox:
                 self._snapshot = replace(self._snapshot, first_change=None, last_change=None, whole=True)
 
     def nudge(self) -> None:
-        """Wake the pipeline; nothing, once it is closed. Takes no lock: a signal handler may call it."""
-        if not self._closed:
-            os.eventfd_write(self._wake, 1)
+        """Wake the pipeline; nothing, once it is closed."""
+        with self._lock:
+            if not self._closed:
+                os.eventfd_write(self._wake, 1)
 
     def wait(self, timeout: float, descriptors: Iterable[int] = ()) -> None:
-        """Return when something came in, when one of the descriptors is readable, or after `timeout` seconds."""
+        """Return when something came in, when one of the descriptors is readable, or after `timeout` seconds, `LONGEST_WAIT` at most."""
         poll = select.poll()
         for descriptor in (self._wake, *descriptors):
             poll.register(descriptor, select.POLLIN)
-        ready = {descriptor for descriptor, _event in poll.poll(max(0.0, timeout) * 1000)}
+        ready = {descriptor for descriptor, _event in poll.poll(min(max(0.0, timeout), LONGEST_WAIT) * 1000)}
         if self._wake in ready:
             os.eventfd_read(self._wake)
 
     def close(self) -> None:
         """Free the descriptor."""
-        self._closed = True
-        os.close(self._wake)
+        with self._lock:  # until then another thread may be about to write to it
+            self._closed = True
+            os.close(self._wake)
 
 
 def _with(snapshot: Snapshot, outcomes: Mapping[str, Outcome]) -> Snapshot:

@@ -130,3 +130,11 @@ def test_a_wait_that_was_answered_waits_again():
     mailbox.nudge()
     thread.join(10)
     assert done.is_set()
+
+
+def test_a_wait_may_be_as_long_as_anybody_likes():
+    """The kernel takes 24 days at most."""
+    mailbox = Mailbox(["a"])
+    for seconds in (30 * 86400.0, inf):
+        mailbox.nudge()
+        mailbox.wait(seconds)
