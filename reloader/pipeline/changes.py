@@ -31,7 +31,8 @@ class Secrets:
 
     def __init__(self) -> None:
         self._names: set[str] = set()
-        self._of: dict[int, list[Value]] = {}
+        self._of: dict[int, tuple[list[Value], list[Value]]] = {}
+        """By number of the set: the values when it was first made, and when it was made last; equal sets come of both."""
 
     def made_of(self, number: int, values: Mapping[str, Value], snapshot: Snapshot, needed: Collection[int]) -> None:
         """Take note of what a set was made of, and forget the sets that are not needed."""
@@ -39,10 +40,9 @@ class Secrets:
         self._names |= {name for name, reading in readings.items() if reading.secret}
         used = [values[name] for name in self._names & values.keys()]
         newest = [readings[name].value for name in self._names & readings.keys()]
-        known = self._of.get(number, [])
-        for value in (*used, *newest):
-            known = known if value in known else [*known, value]
-        self._of = {other: kept for other, kept in self._of.items() if other in needed} | {number: known}
+        latest = [*used, *newest]
+        first, _ = self._of.get(number, ([], []))
+        self._of = {other: kept for other, kept in self._of.items() if other in needed} | {number: (first or latest, latest)}
 
     def know(self, number: int | None) -> bool:
         """Return whether all secrets of a set are known; no set has none."""
@@ -50,7 +50,8 @@ class Secrets:
 
     def mask(self, *numbers: int | None) -> Mask:
         """Return what hides the secrets of these sets."""
-        return Mask(value for number in numbers if number is not None for value in self._of.get(number, ()))
+        known = (values for number in numbers if number is not None for values in self._of.get(number, ()))
+        return Mask(value for values in known for value in values)
 
 
 @dataclass(frozen=True)
