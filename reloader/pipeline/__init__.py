@@ -316,10 +316,23 @@ class Pipeline:
 
     def report(self) -> PipelineReport:
         """Put down how the pipeline fares."""
+        known = self._known()
+        self._parts.status.put(known)
+        return known
+
+    def _known(self) -> PipelineReport:
         view = self._view()
-        made = replace(report(view, verdict(facts(view))), events=self._stages.events, change=self.content.change)
-        self._parts.status.put(made)
-        return made
+        return replace(report(view, verdict(facts(view))), events=self._stages.events, change=self.content.change)
+
+    def _report_mistake(self, reason: str) -> None:
+        """Put down a mistake of ours beside how the pipeline fares; where even that cannot be told, a closed one is not relied on."""
+        try:
+            known = self._known()
+        except Exception:  # noqa: BLE001 - it may be the mistake itself
+            mode = self._plan.failure.mode
+            before = self._parts.status.reports.get(self._plan.name, PipelineReport(name=self._plan.name, mode=mode, reasons=()))
+            known = replace(before, ready=before.ready and mode == "open", reasons=tuple(each for each in before.reasons if each != reason))
+        self._parts.status.put(replace(known, degraded=True, reasons=(*known.reasons, reason)))
 
     def _guarded_cycle(self) -> float:
         """Run a cycle; a mistake of ours degrades this pipeline, and ends neither it nor the others."""
@@ -327,8 +340,10 @@ class Pipeline:
             self._resync()
             return self.cycle()
         except Exception as error:
-            self._stages.failed("cycle", told(error), 0)
+            reason = told(error)
+            self._stages.failed("cycle", reason, 0)
             log.debug("cycle", exc_info=True)
+            self._report_mistake(reason)
             return self._clock.now() + UNSETTLED_LOOK
 
     def _resync(self) -> None:

@@ -40,7 +40,7 @@ class Closing:
         self._withdraw_at = -inf
         self._failures = 0
         self._met: frozenset[Instance] | None = None
-        """Who was there when what they did not take was withdrawn, or the last time that was looked at."""
+        """Who was there when what they did not take was withdrawn, or the last time that was clear."""
         self._left = False
         self.look_at = inf
 
@@ -132,8 +132,8 @@ class Closing:
             return
         try:
             there = self._stopping.there()
-        except Held:
-            return
+        except Held:  # nobody, or several: who comes of that is another one, unless it is who was there before
+            there = self._met or frozenset()
         if self._met is not None and there != self._met:
             self._content.retry_refused()
         self._met = there

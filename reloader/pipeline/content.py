@@ -60,6 +60,7 @@ class Content:
         self._failures = 0
         self.fallback = Fallback(plan, volume, self._publishing, self._refusals, stages, world)
         self._retry_at = -inf
+        self._looks_again = False
         self._held_until = inf
         self._held_for = inf
         self.look_at = inf
@@ -86,11 +87,13 @@ class Content:
         """
         now = self._world.clock.now()
         changes = self._pace.due(snapshot.first_change, snapshot.last_change, whole=snapshot.whole, last_reload=last_reload)
-        due = inf if snapshot.missing or self._volume.record.rolled_back is not None else min(changes, self._retry_at)
+        look = -inf if self._looks_again and changes == inf else inf
+        due = inf if snapshot.missing or self._volume.record.rolled_back is not None else min(changes, self._retry_at, look)
         self.look_at = due
         if now < due:
             return False
         self._retry_at = self.look_at = inf
+        self._looks_again = False
         values: Values = self._holding.effective(snapshot.values)
         before = self._volume.published
         try:
@@ -111,15 +114,15 @@ class Content:
         return self._publishing.changes.last
 
     def look_again(self) -> None:
-        """Compare at the next call, whether anything changed or not."""
-        self._retry_at = -inf
+        """Compare at the next call, though nothing changed; a change that waits for its time is compared then."""
+        self._looks_again = True
 
     def retry_refused(self) -> None:
         """Let refused content be tried again now."""
         self._release()
         self._retried = ""
         self._refusals.retry_all()
-        self.look_again()
+        self._retry_at = -inf
 
     def refuse_volume(self, failed: StageFailed) -> None:
         """Note that the volume cannot be taken."""
@@ -226,7 +229,7 @@ class Content:
             rejected = Rejected("verify", reason, self._world.clock.now(), refused=True)
             self._refuse(rejected, published.fingerprint, self._world.clock.now(), held=False)
         else:
-            self.look_again()
+            self._retry_at = -inf
 
     def preview(self, snapshot: Snapshot) -> Rendered:
         """Return the set that the snapshot asks for, with the published `generation` in it: another name of it is no change.
@@ -316,11 +319,12 @@ class Content:
         refused = isinstance(failed.cause, CheckRefused | RenderFailed)
         before = self.unwritable if isinstance(failed.cause, VolumeError) else self.rejected
         rejected = Rejected(failed.stage, str(failed), before.since if before else now, refused)
+        told = before is not None and (before.stage, before.reason) == (rejected.stage, rejected.reason)
         if refused:
             published = self._volume.published
             held = self._holding.refuse(values, self._holding.made_of(published.number if published else None))
             fingerprint = self._candidate if isinstance(failed.cause, CheckRefused) else None
-            if fingerprint is None or not self.was_refused(fingerprint):
+            if not (told if fingerprint is None else self.was_refused(fingerprint)):
                 self._metrics.count("refusals", self._plan.name, stage=failed.stage)
             self._refuse(rejected, fingerprint, now, held=held)
             return

@@ -19,7 +19,9 @@ REFUSED = Backoff(base=5.0, cap=300.0)
 """How soon a target that refused is asked again for the same content, where there is nothing to go back to."""
 DEATHS = 2
 """How often a target may end soon after it was given a generation until that counts as a refusal."""
-PASSING = (Trouble.ABSENT, Trouble.GONE, Trouble.NOT_READY)
+NOBODY = (Trouble.ABSENT, Trouble.GONE)
+"""Why there is nobody who could be asked."""
+PASSING = (*NOBODY, Trouble.NOT_READY)
 """What is no failure of a reload: it passes by itself."""
 
 
@@ -31,12 +33,14 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Under:
     """A verification under way."""
 
     verification: Verification
     began: float
+    unanswered: bool = False
+    """Whether its time is over without any answer: it goes on, and nobody waits for it."""
 
 
 @dataclass
@@ -52,6 +56,8 @@ class _Handover:
     """When the verification began that ended last."""
     told: bool = False
     """Whether a refusal of it was reported."""
+    given_up: str = ""
+    """Why it was refused, where there was nothing to go back to."""
     deaths: int = 0
     back_by: float = inf
     """When a target that ended must be there again."""
@@ -99,9 +105,9 @@ class Delivery:
 
     @property
     def under_way(self) -> bool:
-        """Return whether somebody was given what is published, or is about to be, and has not said yes or no."""
+        """Return whether somebody was given what is published, or is about to be, and may still say yes or no in its time."""
         waits = self._handover.published is not None and self._world.clock.now() < self._handover.ask_at
-        return waits or self.is_asking
+        return waits or not all(under.unanswered for under in self._handover.under.values())
 
     @property
     def is_asking(self) -> bool:
@@ -136,8 +142,9 @@ class Delivery:
         return refusal
 
     def give_up(self, reason: str) -> None:
-        """Take note that there is nothing to go back to: what is published stays, and stays owed."""
-        self.state, self.reason = State.FAILED, reason
+        """Take note that there is nothing to go back to: what is published stays, and stays owed, however often it is asked for again."""
+        self._handover.given_up = reason
+        self._owe(State.FAILED, reason)
 
     def _forget(self) -> None:
         """Nothing is published, so nothing is owed, and nobody is asked whether it was taken."""
@@ -160,9 +167,9 @@ class Delivery:
         except Held as held:
             self._missing(held, now)
             return
+        self.instances = instances
         owing = [each for each in instances if not self._volume.confirmed_by(published.number, asdict(each))]
         asked = [self._ask_one(published, each, now) for each in owing]
-        self.instances = instances
         troubles = [trouble for trouble in asked if trouble is not None]
         if troubles:
             self._hold(troubles[0])
@@ -190,7 +197,8 @@ class Delivery:
         return None
 
     def _reload(self, instance: Instance) -> Verification:
-        self._volume.doubt()
+        if self._volume.last_confirmed != self.number:  # who confirmed this one runs on it still
+            self._volume.doubt()
         with self._stages.stage("reload", self.number):
             verification = self._target.reload(instance)
         self.last_signal = self._world.clock.now()
@@ -199,6 +207,8 @@ class Delivery:
 
     def _missing(self, held: Held, now: float) -> None:
         """Nobody can be asked; a target that ended on this generation has until `within` to come back."""
+        if held.trouble in NOBODY:
+            self.instances = ()
         if held.trouble is Trouble.ABSENT and now >= self._handover.back_by:
             self._refuse(self._handover.death)
         else:
@@ -208,14 +218,12 @@ class Delivery:
 
     def _hold(self, held: Held) -> None:
         """Leave the reload owed, and look again soon."""
-        if held.trouble not in (Trouble.ABSENT, Trouble.GONE) and held.trouble is not self.trouble:
+        nobody = held.trouble in NOBODY
+        if not nobody and held.trouble is not self.trouble:
             self._note_trouble(held)
         self._failures += 1
-        self.trouble, self.reason = held.trouble, str(held)
-        absent = held.trouble in (Trouble.ABSENT, Trouble.GONE)
-        self.state = State.ABSENT if absent else State.TROUBLED
-        if absent:
-            self.instances = ()
+        self.trouble = held.trouble
+        self._owe(State.ABSENT if nobody else State.TROUBLED, str(held))
         self._look(self._world.clock.now() + HELD.ceiling(self._failures))
 
     def _note_trouble(self, held: Held) -> None:
@@ -227,12 +235,13 @@ class Delivery:
 
     def _judge(self, instance: Instance, under: _Under) -> None:
         judgement, now = under.verification.judge(), self._world.clock.now()
+        under.unanswered = judgement.verdict is Verdict.UNKNOWN
         if judgement.verdict is Verdict.PENDING:
-            self.state, self.reason = State.OWED, "being verified"
+            self._owe(State.OWED, "being verified")
             self._look(judgement.look_at)
         elif judgement.verdict is Verdict.UNKNOWN:
             self._failures += 1
-            self.state, self.reason = State.TROUBLED, judgement.reason
+            self._owe(State.TROUBLED, judgement.reason)
             self._look(judgement.look_at or now + HELD.ceiling(self._failures))
         else:
             del self._handover.under[instance]
@@ -293,10 +302,15 @@ class Delivery:
         seconds = None if since is None else self._world.clock.now() - since
         self._stages.failed("verify", reason, self.number, again=again, seconds=seconds, kind="refused")
 
+    def _owe(self, state: State, reason: str) -> None:
+        """Put down why a reload is owed; one that was given up stays so until it is confirmed, unless nobody is there."""
+        given_up = self._handover.given_up
+        self.state, self.reason = (State.FAILED, given_up) if given_up and state is not State.ABSENT else (state, reason)
+
     def _settle(self) -> None:
         """Nothing is owed."""
         self._found()
-        self._failures = 0
+        self._failures, self._handover.given_up = 0, ""
         self.state, self.reason = State.CONFIRMED, ""
 
     def _found(self) -> None:

@@ -52,7 +52,7 @@ class Fallback:
             files = files_of(directory, plan)
             fingerprint = volume.fingerprint(files)
         if (waits := self._refusals.waits(fingerprint)) is not None:
-            self._again_at = waits
+            self._again_at, self.failure = waits, f"failure.fallback: {self._refusals.refuser(fingerprint)[1]} refused it before"
             return
         try:
             again = self._refusals.is_known(fingerprint)

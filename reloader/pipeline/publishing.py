@@ -7,7 +7,7 @@ from reloader.check import Checker, CheckRefused
 from reloader.fileset import Rendered
 from reloader.mask import Mask
 from reloader.pipeline.changes import Changes
-from reloader.pipeline.stages import StageFailed, Stages
+from reloader.pipeline.stages import Stages
 from reloader.plan import Pipeline as Plan, Volume as VolumePlan
 from reloader.snapshot import Snapshot
 from reloader.status import Metrics
@@ -43,7 +43,7 @@ class Publishing:
                     self._check(self._checker, staged, rendered, volume, snapshot)
             with self._stages.stage("publish", number), self.changes.publishing(volume, number):
                 volume.publish(number)
-        except StageFailed:
+        except Exception:  # a mistake of ours is tried again like any failure, and would leave a set each time
             volume.discard(number)
             raise
 

@@ -71,6 +71,8 @@ class Target:
         self._keep(taken for taken in self._taken if self._is_meant(taken.life))
         if self._settings.match.all or not self._taken or not self._sure:
             self._take(self._search())
+        if not self._taken:
+            raise Held(Trouble.NOT_READY, f"what matches {self._settings.match} is executing a program just now")
         return tuple(taken.instance for taken in self._taken)
 
     def find(self) -> Instance:

@@ -1,20 +1,34 @@
 """One cycle after the other, by hand: when the pipeline acts, and when it wants to be called again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import inf
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from reloader.pipeline import Parts, Pipeline
 from reloader.pipeline.guard import Guard, Rules
 from reloader.pipeline.intake import Intake
-from reloader.plan import FailurePolicy as Failure, File, Pipeline as Plan, Source, Target as TargetPlan, Timing, Volume as VolumePlan
+from reloader.pipeline.turnstile import Turnstile
+from reloader.plan import (
+    Check,
+    FailurePolicy as Failure,
+    File,
+    Pipeline as Plan,
+    Source,
+    Target as TargetPlan,
+    Timing,
+    Volume as VolumePlan,
+)
 from reloader.snapshot import Mailbox, Reading, Snapshot
-from reloader.status import Metrics, Status
-from reloader.targets import Instance, Judgement, Verdict
+from reloader.status import Metrics, PipelineReport, Status
+from reloader.targets import Held, Instance, Judgement, Target, Trouble, Verdict
 from reloader.volume import Volume
 from reloader.volume.wish import Wish
 from reloader.world import World
+from reloader.world.children import Children
 from reloader.world.clock import Clock
 
 
@@ -50,6 +64,49 @@ class Slow:
         pass
 
 
+class Several:
+    """A target of several processes, each of which does as the test says."""
+
+    def __init__(self, world: World) -> None:
+        self._clock = world.clock
+        self.there: dict[int, float] = {}
+        """When each was started, by pid."""
+        self.troubles: dict[int, Trouble] = {}
+        self.verdicts: dict[int, Verdict] = {}
+        self.signalled: list[int] = []
+
+    def instances(self) -> tuple[Instance, ...]:
+        return tuple(Instance(pid=pid, started=started, boot=self._clock.boot()) for pid, started in self.there.items())
+
+    def reload(self, instance: Instance) -> "Answer":
+        if instance.pid in self.troubles:
+            raise Held(self.troubles[instance.pid], "as it was told to")
+        self.signalled.append(instance.pid)
+        return Answer(self, instance)
+
+    def verify(self, instance: Instance) -> "Answer":
+        return Answer(self, instance)
+
+    def descriptors(self) -> tuple[int, ...]:
+        return ()
+
+    def close(self) -> None:
+        pass
+
+
+class Answer:
+    """What one of them says."""
+
+    proves_completion = False
+
+    def __init__(self, target: Several, instance: Instance) -> None:
+        self._target, self._instance = target, instance
+
+    def judge(self) -> Judgement:
+        verdict = self._target.verdicts.get(self._instance.pid, Verdict.CONFIRMED)
+        return Judgement(verdict=verdict, reason="as it was told to", look_at=self._target._clock.now() + 60)
+
+
 class Stepped(Clock):
     """The machine's clock, some seconds later."""
 
@@ -75,32 +132,45 @@ class Late(Mailbox):
 
 
 class House:
-    """A pipeline of some sources, one file that holds them all, and a slow target."""
+    """A pipeline of some sources, one file that holds them all, and a target, which is slow unless another is given."""
 
-    def __init__(self, folder: Path, *sources: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *sources: str,
+        name: str = "app",
+        target: Callable[[World], Target] = Slow,
+        min_interval: float = 0.0,
+        mode: Literal["open", "closed"] = "open",
+        turnstile: Turnstile | None = None,
+        children: Children | None = None,
+    ) -> None:
+        self.name = name
         self.clock = Stepped()
-        self.world = World(clock=self.clock)
-        self.live = folder / "live"
-        volume = VolumePlan(path=str(self.live), files={"app.conf": File(content=" ".join(f"{{{{ {name} }}}}" for name in sources))})
+        self.world = World(clock=self.clock, children=children or Children())
+        self.live = folder / name / "live"
+        files = {"app.conf": File(content=" ".join(f"{{{{ {source} }}}}" for source in sources))}
+        volume = VolumePlan(path=str(self.live), files=files, check=Check(command=("true",)) if children else None)
         plan = Plan(
-            name="app",
-            sources={name: Source(kind="none", settings=None) for name in sources},
+            name=name,
+            sources={source: Source(kind="none", settings=None) for source in sources},
             volume=volume,
             target=TargetPlan(kind="none", settings=None),
-            timing=Timing(settle=0.0, min_interval=0.0),
-            failure=Failure(retry_refused=60.0),
+            timing=Timing(settle=0.0, min_interval=min_interval),
+            failure=Failure(mode=mode, retry_refused=60.0),
         )
-        self.mailbox, self.target = Late(sources), Slow(self.world)
-        status = Status(self.world.clock)
-        self.metrics = Metrics(status, "0")
-        self.intake = Intake("app", {}, self.mailbox, self.metrics, {name: Guard(Rules(read=name)) for name in sources})
+        self.mailbox, self.target = Late(sources), target(self.world)
+        self.status = Status(self.world.clock)
+        self.metrics = Metrics(self.status, "0")
+        self.intake = Intake(name, {}, self.mailbox, self.metrics, {source: Guard(Rules(read=source)) for source in sources})
         self.volume = Volume(volume, self.world)
-        parts = Parts(plan, self.mailbox, self.volume, self.target, status, self.metrics, self.world, intake=self.intake)
-        self.pipeline = Pipeline(parts)
+        parts = Parts(plan, self.mailbox, self.volume, self.target, self.status, self.metrics, self.world, intake=self.intake)
+        self.pipeline = Pipeline(replace(parts, turnstile=turnstile or Turnstile()))
         self.pipeline.open()
 
-    def say(self, text: str, *, source: str = "text") -> None:
-        self.mailbox.put({source: Reading(value=text, at=self.world.clock.now(), whole=True)})
+    def say(self, value: object, *, source: str = "text", lasts: float = inf) -> None:
+        now = self.world.clock.now()
+        self.mailbox.put({source: Reading(value=value, at=now, whole=True, current_until=now + lasts)})
 
     def judge(self, verdict: Verdict) -> None:
         """Let the target come to a verdict on what is published, and take what follows at once."""
@@ -112,19 +182,24 @@ class House:
         """Run one cycle as `run` does, and return when the next one is wanted."""
         return self.pipeline._guarded_cycle()
 
-    def refusals(self) -> float | None:
-        return self.metrics.registry.get_sample_value("reloader_refusals_total", {"pipeline": "app", "stage": "verify"})
+    def refusals(self, stage: str = "verify") -> float | None:
+        return self.metrics.registry.get_sample_value("reloader_refusals_total", {"pipeline": self.name, "stage": stage})
 
-    def published(self) -> str:
-        return (self.live / "app.conf").read_text()
+    @property
+    def report(self) -> PipelineReport:
+        return self.status.reports[self.name]
+
+    def published(self) -> str | None:
+        file = self.live / "app.conf"
+        return file.read_text() if file.exists() else None
 
 
 @pytest.fixture
 def make(tmp_path):
     made: list[House] = []
 
-    def make(*sources: str) -> House:
-        made.append(House(tmp_path, *sources))
+    def make(*sources: str, **options: Any) -> House:
+        made.append(House(tmp_path, *sources, **options))
         return made[-1]
 
     yield make
@@ -265,3 +340,154 @@ def test_what_a_person_holds_is_not_taken_back_at_the_start_though_it_was_refuse
     house.pipeline.close()
 
     assert make("text").published() == "two"
+
+
+def test_of_several_processes_each_is_signalled_once_however_late_one_of_them_is_ready(make):
+    """Who confirmed a set runs on it still when another is asked to take the same."""
+    house = make("text", target=Several)
+    house.target.there = {1: 0.0, 2: 0.0}
+    house.target.troubles = {2: Trouble.NOT_READY}
+    house.say("one")
+    house.cycle()
+    assert house.target.signalled == [1]
+
+    house.target.troubles = {}
+    for _ in range(3):
+        house.cycle()
+
+    assert house.target.signalled == [1, 2]
+    assert house.report.owed is None
+
+
+def test_of_several_processes_those_that_confirmed_stay_so_when_another_one_is_gone(make):
+    house = make("text", target=Several)
+    house.target.there = {1: 0.0, 2: 0.0, 3: 0.0}
+    house.target.troubles, house.target.verdicts = {2: Trouble.NOT_READY}, {3: Verdict.PENDING}
+    house.say("one")
+    house.cycle()
+    house.target.troubles = {2: Trouble.GONE}
+    house.cycle()
+    del house.target.there[2]
+    house.target.verdicts = {}
+    for _ in range(3):
+        house.cycle()
+
+    assert sorted(house.target.signalled) == [1, 3]
+    assert house.report.owed is None
+
+
+def test_several_processes_that_started_on_a_set_and_confirm_at_once_owe_nothing(make):
+    """Nobody wakes the pipeline to ask again."""
+    house = make("text", target=Several)
+    house.target.there = dict.fromkeys((1, 2, 3), 1e12)
+    house.say("one")
+    house.cycle()
+
+    assert house.report.owed is None
+    assert house.target.signalled == []
+
+
+def test_a_change_waits_for_the_least_interval_whatever_is_looked_at_meanwhile(make):
+    house = make("text", min_interval=300.0)
+    house.target.verdict = Verdict.CONFIRMED
+    house.say("one")
+    house.cycle()
+    house.clock.later = 10
+    house.say("two")
+    for later in (50, 100, 200, 280):  # at each of them everything is looked at
+        house.clock.later = later
+        house.cycle()
+        assert house.published() == "one"
+
+    house.clock.later = 310
+    house.cycle()
+    assert house.published() == "two"
+
+
+def test_at_a_process_that_gives_no_answer_others_have_their_turn(make):
+    """While it may still say yes or no, they wait; that it says nothing at all may last for ever."""
+    turnstile = Turnstile()
+    mute, other = (make("text", name=name, target=Several, turnstile=turnstile) for name in ("mute", "other"))
+    for house in (mute, other):
+        turnstile.enter(house.name)
+        house.target.there = {1: 0.0}
+        house.say("one")
+    mute.target.verdicts = {1: Verdict.PENDING}
+    mute.cycle()
+    other.cycle()
+    assert (mute.published(), other.published()) == ("one", None)
+
+    mute.target.verdicts = {1: Verdict.UNKNOWN}
+    mute.cycle()
+    other.cycle()
+    assert other.published() == "one"
+
+    mute.target.verdicts = {}
+    mute.cycle()
+    assert mute.report.owed is None
+
+
+class Confused(Children):
+    """Children of a program that has a mistake."""
+
+    def run(self, _argv: Sequence[str], *, timeout: float) -> Any:
+        raise KeyError(timeout)
+
+
+def test_a_set_that_is_not_published_for_a_mistake_of_ours_leaves_nothing(make):
+    """It is tried again, and would fill the volume."""
+    house = make("text", children=Confused())
+    house.say("one")
+    for _ in range(3):
+        house.cycle()
+
+    assert [path.name for path in house.live.iterdir()] == ["..reloader"]
+
+
+def test_a_mistake_of_ours_is_told_and_the_pipeline_judged_all_the_same(make):
+    house = make("text", mode="closed")
+    house.target.verdict = Verdict.CONFIRMED
+    house.say("one", lasts=10)
+    house.cycle()
+    house.pipeline.delivery.converge = None
+    house.cycle()
+    assert (house.report.ready, house.report.degraded) == (True, True)
+    assert house.report.reasons[-1].startswith("internal error: TypeError in pipeline/")
+
+    house.clock.later = 700
+    house.cycle()
+    assert not house.report.ready
+
+    del house.pipeline.delivery.converge
+    house.say("two")
+    house.cycle()
+    assert (house.report.ready, house.report.reasons) == (True, ())
+
+
+def test_a_pipeline_of_which_nothing_can_be_told_is_not_relied_on_if_it_is_closed(make):
+    for mode in ("open", "closed"):
+        house = make("text", name=mode, mode=mode)
+        house.say("one")
+        house.target.verdict = Verdict.CONFIRMED
+        house.cycle()
+        house.pipeline._view = None
+        for _ in range(2):
+            house.cycle()
+        assert house.report.ready == (mode == "open")
+        assert len(house.report.reasons) == 1
+
+
+def test_what_does_not_render_is_one_refusal_however_often_it_is_looked_at(make):
+    house = make("text")
+    house.target.verdict = Verdict.CONFIRMED
+    house.say(b"\xff")
+    for _ in range(3):
+        house.pipeline.content.look_again()
+        house.cycle()
+    assert house.refusals("render") == 1
+
+    house.say("one")
+    house.cycle()
+    house.say(b"\xff")
+    house.cycle()
+    assert house.refusals("render") == 2

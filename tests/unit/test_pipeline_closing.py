@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,84 @@ def test_a_refused_set_stays_where_what_was_held_for_it_has_ended(pod):
 
     assert pod.shows == '{"a": "bad!", "b": "one"}'
     assert any("does not take it" in reason for reason in pod.sidecar.report.reasons)
+
+
+def test_what_is_known_to_be_refused_is_not_relied_on_while_it_is_asked_for_again(pod):
+    """There is nothing to go back to; only a yes opens the pipeline, not another question."""
+    pod = pod("not_ready")
+    pod.say(a="good", b="one")
+    pod.app.says = "refuses"
+    pod.say(a="better")
+    pod.run(1)
+    assert pod.sidecar.report.closed
+    asked = pod.app.asked
+
+    pod.app.says = "takes its time"
+    ready = set()
+    for _ in range(400):
+        pod.run(1)
+        ready.add(pod.sidecar.report.ready)
+    assert pod.app.asked > asked
+    assert ready == {False}
+
+    pod.app.says = "confirms"
+    pod.run(10)
+    assert pod.sidecar.report.ready
+
+
+def test_a_target_that_started_since_on_what_was_refused_is_asked_before_that_is_relied_on(pod):
+    pod = pod("not_ready")
+    pod.say(a="good", b="one")
+    pod.app.says = "refuses"
+    pod.say(a="better")
+    pod.run(1)
+    pod.app.end()
+    pod.run(5)
+    pod.app.says = "takes its time"
+    pod.app.appear()
+    pod.run(5)
+    assert (pod.sidecar.report.owed or "").startswith("failed: ")
+    assert not pod.sidecar.report.ready
+
+    pod.app.says = "confirms"
+    pod.run(10)
+    assert pod.sidecar.report.ready
+    pod.app.says = "takes its time"
+    pod.app.appear()
+    pod.run(5)
+    assert pod.sidecar.report.ready  # that one has read what was confirmed
+
+
+@pytest.mark.parametrize("trouble", [Trouble.AMBIGUOUS, Trouble.ABSENT])
+def test_what_was_withdrawn_is_tried_again_as_soon_as_it_is_clear_who_is_meant(pod, trouble):
+    pod = pod("withdraw")
+    pod.say(a="good", b="one")
+    pod.app.trouble = Trouble.AMBIGUOUS
+    pod.say(a="better")
+    while pod.shows is not None:
+        pod.run(0.1)
+    if trouble is Trouble.ABSENT:
+        pod.app.end()
+    pod.run(20)
+    assert pod.shows is None
+
+    pod.app.trouble = None
+    if trouble is Trouble.ABSENT:
+        pod.app.appear()
+    pod.run(5)
+    assert pod.shows == '{"a": "better", "b": "one"}'
+    assert pod.sidecar.report.ready
+
+
+def test_a_fallback_that_was_refused_before_is_told_of_while_it_waits(tmp_path, pod):
+    (tmp_path / "fallback").mkdir()
+    (tmp_path / "fallback" / "app.json").write_text("no json")
+    pod = pod("not_ready")
+    failure_policy = FailurePolicy(fallback=str(tmp_path / "fallback"), startup_grace=1.0)
+    pod.plan = replace(pod.plan, failure=failure_policy)
+    for _ in range(2):
+        pod.restart()
+        pod.run(20)
+        told = [reason for reason in pod.sidecar.report.reasons if "json" in reason or "failure.fallback" in reason]
+        assert told, pod.sidecar.report.reasons
+    assert told == ["failure.fallback: the check refused it before"]

@@ -350,6 +350,7 @@ class TestEnds:
         os.kill(child.pid, 9)
 
         assert poll.readable(10_000)
+        assert target.descriptors() == (descriptor,)  # for all it knows nobody was woken by it yet
         assert target.descriptors() == ()
 
     def test_a_process_that_becomes_another_program_is_let_go(self, start, targets):
@@ -431,6 +432,16 @@ def test_a_worker_is_not_taken_while_its_master_executes_itself(start, targets):
     name, executing = unique(), Executing()
     executing.pid = start.target(name, "--workers", "1", expect="workers").pid
     target = targets(World(processes=executing), cmdline=name)
+    assert trouble(target) is Trouble.NOT_READY
+    master, executing.pid = executing.pid, 0
+    assert target.find().pid == master
+
+
+def test_of_all_processes_nobody_is_meant_where_the_only_one_executes_itself(start, targets):
+    """An empty answer would mean that nobody owes anything."""
+    name, executing = unique(), Executing()
+    executing.pid = start.target(name, "--workers", "1", expect="workers").pid
+    target = targets(World(processes=executing), cmdline=name, all=True)
     assert trouble(target) is Trouble.NOT_READY
     master, executing.pid = executing.pid, 0
     assert target.find().pid == master
