@@ -1,4 +1,4 @@
-"""What every scenario is given: where to work, how often to repeat, a target to signal, processes that end with it."""
+"""What every scenario is given: where to work, how often to repeat, a target to signal, processes and servers that end with it."""
 
 import shutil
 import tempfile
@@ -9,11 +9,35 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.report import Row, Skipped
+from benchmarks.servers import Servers
 from benchmarks.target import Maker, Target
 from tests.servers.daemon import Daemon
 
-ROUNDS = 300
-PAUSE = 0.25
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything is done."""
+
+    rounds: int = 300
+    """How often a thing is done that takes milliseconds."""
+    repeats: int = 20
+    """How often a thing is done that takes a good part of a second."""
+    polled: int = 60
+    """How often a thing is done that waits for somebody's next look, a second later."""
+    pause: float = 0.25
+    """Least seconds of quiet after each round; up to twice that at random, so that nothing falls into step."""
+    files: int = 1000
+    keys: int = 10_000
+    cycles: int = 10_000
+    """How many reloads in a row."""
+    quiet: float = 60.0
+    """For how many seconds nothing happens before what is resident is taken."""
+    window: float = 300.0
+    """Over how many seconds requests are counted."""
+
+
+QUICK = Size(rounds=3, repeats=2, polled=2, pause=0.05, files=20, keys=100, cycles=20, quiet=0.5, window=2.0)
+"""Every step of every scenario, too short for its figures to mean anything."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +47,8 @@ class Bench:
     directory: Path
     """On the file system to measure; scenarios work in folders below it."""
     targets: Maker
-    rounds: int = ROUNDS
-    """How often a thing is done that takes milliseconds; a scenario does longer ones less often."""
-    pause: float = PAUSE
-    """Least seconds of quiet after each round; up to twice that at random, so that nothing falls into step."""
+    servers: Servers
+    size: Size = field(default_factory=Size)
     random: Random = field(default_factory=lambda: Random(1))
 
     @contextmanager
@@ -52,7 +74,7 @@ class Bench:
         try:
             yield daemon
         finally:
-            daemon.stop()
+            daemon.stop(kill=True)
 
 
 Finding = Row | Skipped

@@ -47,3 +47,10 @@ def reloader(bench: Bench, folder: Path, *arguments: str | Path) -> Iterator[Sid
     command = [sys.executable, "-m", "reloader", "run", *arguments, "--listen", f"127.0.0.1:{port}"]
     with bench.running(command, folder, ENVIRONMENT) as daemon:
         yield Sidecar(daemon, port)
+
+
+def configured(folder: Path, *lines: str) -> Path:
+    """Write `reloader.yaml`, and return it."""
+    configuration = folder / "reloader.yaml"
+    configuration.write_text("\n".join([*lines, ""]))
+    return configuration

@@ -2,11 +2,13 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 
 from benchmarks.bench import Bench, Finding
 from benchmarks.machine import load
-from benchmarks.report import Result, Row, Skipped
+from benchmarks.report import OURS, Result, Row, Skipped
+from tests.servers import UnavailableError
 
 
 def names() -> list[str]:
@@ -15,11 +17,10 @@ def names() -> list[str]:
 
 
 def run(name: str, bench: Bench) -> Result:
-    """Run one scenario."""
+    """Run one scenario; without a server that it needs, nobody is measured."""
     module = importlib.import_module(f"{__name__}.{name}")
-    measure: Callable[[Bench], Iterable[Finding]] = module.run
-    before = load()
-    found = list(measure(bench))
+    before, began = load(), time.monotonic()
+    found = list(_measured(module.run, bench))
     return Result(
         name=name,
         about=(module.__doc__ or "").partition("\n")[0].rstrip("."),
@@ -27,4 +28,12 @@ def run(name: str, bench: Bench) -> Result:
         skipped=[each for each in found if isinstance(each, Skipped)],
         load_before=before,
         load_after=load(),
+        took=time.monotonic() - began,
     )
+
+
+def _measured(measure: Callable[[Bench], Iterable[Finding]], bench: Bench) -> Iterator[Finding]:
+    try:
+        yield from measure(bench)
+    except UnavailableError as reason:
+        yield Skipped(OURS, str(reason))

@@ -1,14 +1,15 @@
-"""A swap is rendered, published on a volume, and the reader of the volume signalled; what that takes at rest."""
+"""A swap is rendered, published on a volume, and the reader of the volume signalled."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.bench import Bench, Finding
+from benchmarks.changes import Changer, Changes, swap
 from benchmarks.footprint import footprint
-from benchmarks.ours import Sidecar, reloader
+from benchmarks.ours import Sidecar, configured, reloader
 from benchmarks.report import OURS
-from benchmarks.swaps import Swapper, Swaps
+from benchmarks.target import Target
 from tests.kubelet import KubeletVolume
 
 CONFIGURATION = """\
@@ -30,39 +31,35 @@ VOLUME_SEES = 20
 
 
 def run(bench: Bench) -> Iterator[Finding]:
-    """Measure swaps, on a new volume now and then, and a sidecar at rest."""
-    swaps = Swaps()
-    while (left := bench.rounds - len(swaps.signals)) > 0:
-        with _started(bench) as (_, swapper):
-            swapper.warm_up()
-            swaps += swapper.measure(min(left, VOLUME_SEES))
-    yield from swaps.rows(OURS)
-    with _started(bench) as (sidecar, swapper):
-        sidecar.settle()
-        yield from footprint(OURS, sidecar.pid, "after start")
-        swapper.warm_up()
-        swapper.measure(min(bench.rounds, VOLUME_SEES))
-        sidecar.settle()
-        yield from footprint(OURS, sidecar.pid, "after swaps")
+    """Measure swaps, on a new volume now and then, and what the last sidecar takes after them."""
+    changes = Changes()
+    while (left := bench.size.rounds - len(changes.signals)) > 0:
+        with started(bench) as (sidecar, changer):
+            changer.warm_up()
+            changes += changer.measure(min(left, VOLUME_SEES))
+            if left <= VOLUME_SEES:
+                sidecar.settle()
+                yield from footprint(OURS, sidecar.pid, "after swaps")
+    yield from changes.rows(OURS, "swap")
 
 
 @contextmanager
-def _started(bench: Bench) -> Iterator[tuple[Sidecar, Swapper]]:
+def started(bench: Bench) -> Iterator[tuple[Sidecar, Changer]]:
     """Start a sidecar on a new volume, with a target of its own."""
     with bench.folder() as folder, bench.target() as target:
         live = folder / "live"
-        swapper = Swapper(bench, KubeletVolume(folder / "mounted"), target, took=lambda text: _shows(live / "app.conf", text))
-        with reloader(bench, folder, _configured(folder, live, target.name)) as sidecar:
-            yield sidecar, swapper
+        change = swap(KubeletVolume(folder / "mounted"))
+        changer = Changer(bench, change, target, took=lambda text: text in (live / "app.conf").read_text())
+        with rendering(bench, folder, folder / "mounted", target) as sidecar:
+            yield sidecar, changer
 
 
-def _configured(folder: Path, live: Path, name: str) -> Path:
-    templates, configuration = folder / "templates", folder / "reloader.yaml"
+@contextmanager
+def rendering(bench: Bench, folder: Path, watched: Path, target: Target) -> Iterator[Sidecar]:
+    """Run a sidecar that renders two files of what is mounted."""
+    templates = folder / "templates"
     templates.mkdir()
     (templates / "app.conf.j2").write_text(TEMPLATE)
-    configuration.write_text(CONFIGURATION.format(mounted=folder / "mounted", live=live, templates=templates, name=name))
-    return configuration
-
-
-def _shows(file: Path, text: str) -> bool:
-    return text in file.read_text()
+    text = CONFIGURATION.format(mounted=watched, live=folder / "live", templates=templates, name=target.name)
+    with reloader(bench, folder, configured(folder, text)) as sidecar:
+        yield sidecar

@@ -1,4 +1,4 @@
-"""The benchmarks: what their document holds, on a run too short for its figures to mean anything."""
+"""The benchmarks: every scenario runs, in a form too short for its figures to mean anything, and says what it is to say."""
 
 import json
 import os
@@ -9,87 +9,118 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scenarios
+from benchmarks.goals import GOALS, Goal
 from benchmarks.machine import Machine
 from benchmarks.report import OURS, Result, Row, Skipped, document, table
 from benchmarks.target import Maker
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 3
+OF_FILES = ("many_files", "many_reloads", "quiet_files", "swap_to_signal", "swap_to_volume")
+OF_CONSUL = ("key_to_volume", "large_prefix", "put_to_signal")
+OF_VAULT = ("quiet_servers", "requests_per_hour", "start_to_published", "write_to_signal")
 
 
-def benchmark(*arguments, env=None):
-    command = [sys.executable, "-m", "benchmarks", "--rounds", str(ROUNDS), "--pause", "0.05", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=ROOT, env={**os.environ, **(env or {})}, check=False)
+def benchmark(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)], capture_output=True, text=True, timeout=110, cwd=ROOT, check=False
+    )
 
 
-def measured(name, *arguments, **more):
-    """Run one scenario; return the document and its only scenario."""
-    done = benchmark(name, "--json", *arguments, **more)
+def quickly(folder, *names):
+    """Run scenarios in their quick form; return the document, and each of them by its name."""
+    work, written = folder / "work", folder / "found.json"
+    work.mkdir()
+    only = [word for name in names for word in ("--only", name)]
+    done = benchmark("--quick", *only, "--directory", work, "--json", written)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    [scenario] = found["scenarios"]
-    assert scenario["name"] == name
-    return found, scenario
+    found = json.loads(written.read_text())
+    by_name = {scenario["name"]: scenario for scenario in found["scenarios"]}
+    assert tuple(by_name) == names
+    assert list(work.iterdir()) == []
+    for name, scenario in by_name.items():
+        assert f"\n{name}: {scenario['about']}\n" in done.stdout
+        judged = {row["measure"] for row in scenario["rows"] if row["goals"]}
+        assert judged == {measure for judged_scenario, measure in GOALS if judged_scenario == name}
+    return found, by_name
 
 
 def rows(scenario, contender=OURS):
     return {row["measure"]: row for row in scenario["rows"] if row["contender"] == contender}
 
 
-def test_swap_to_signal(tmp_path):
-    """Each contender has its signals counted and timed, and is compared; the run says what it was made on."""
-    found, scenario = measured("swap_to_signal", "--directory", tmp_path)
-    ours, floor = rows(scenario), rows(scenario, "shell, looks every 1 s")
-    assert ours["swap to signal"]["count"] == ROUNDS
+def test_scenarios_of_files(tmp_path):
+    """Swaps are timed and their signals counted, sets and reloads too, and the run says what it was made on."""
+    found, by_name = quickly(tmp_path, *OF_FILES)
+    swaps = by_name["swap_to_signal"]
     assert (
-        0 < ours["swap to signal"]["min"] <= ours["swap to signal"]["p50"] <= ours["swap to signal"]["p99"] <= ours["swap to signal"]["max"]
+        rows(swaps)["swap to signal"]["count"] == rows(by_name["swap_to_volume"])["swap to signal"]["count"] == found["options"]["rounds"]
     )
-    assert {ours["signals per swap"][key] for key in ("min", "p50", "p99", "max")} == {1}
-    assert ours["swap to signal"]["ratio"] is None
-    assert floor["swap to signal"]["count"] == 1
-    assert floor["swap to signal"]["ratio"] > 0
-    assert found["schema"] == 1
-    assert found["options"] == {"rounds": ROUNDS, "pause": 0.05}
+    assert {rows(swaps)["signals per swap"][figure] for figure in ("min", "p50", "p99", "max")} == {1}
+    assert [goal["met"] for goal in rows(swaps)["signals per swap"]["goals"]] == [True, True]
+    assert rows(swaps)["swap to signal"]["ratio"] is None
+    floor = rows(swaps, "shell, looks every 1 s")["swap to signal"]
+    assert (floor["count"], floor["goals"]) == (1, [])
+    assert floor["ratio"] > 0
+    assert rows(by_name["many_files"])["files missing from a new set"]["max"] == 0
+    assert rows(by_name["many_reloads"])["changes without a signal"]["p50"] == 0
+    assert rows(by_name["quiet_files"])["RSS"]["p50"] >= rows(by_name["quiet_files"])["PSS"]["p50"] > 0
+    assert rows(by_name["quiet_files"])["CPU"]["unit"] == "% of a core"
     machine = found["machine"]
-    assert machine["directory"] == str(tmp_path)
+    assert machine["directory"] == str(tmp_path / "work")
     assert machine["cores"] > 0
     assert all(machine[key] for key in ("kernel", "python", "file_system", "target"))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_swap_to_volume(tmp_path):
-    """The new set is on the volume at each signal, and the sidecar's footprint is taken twice."""
-    _, scenario = measured("swap_to_volume", "--directory", tmp_path)
-    ours = rows(scenario)
-    assert ours["swap to signal"]["count"] == ours["signals per swap"]["count"] == ROUNDS
-    for when in ("after start", "after swaps"):
-        assert ours[f"RSS {when}"]["p50"] >= ours[f"PSS {when}"]["p50"] > 0
-        assert ours[f"anonymous {when}"]["unit"] == "MiB"
-        assert ours[f"threads {when}"]["p50"] >= 1
+    assert (found["schema"], found["options"]["quick"]) == (2, True)
 
 
 @pytest.mark.servers
-def test_key_to_volume(tmp_path):
-    """One key of a real Consul server after the other is changed, and seen in the file."""
-    _, scenario = measured("key_to_volume", "--directory", tmp_path)
-    assert rows(scenario)["key to volume"]["count"] == ROUNDS
-    assert list(tmp_path.iterdir()) == []
+def test_scenarios_of_consul(tmp_path):
+    """Puts are timed, of one key, of one among many, of one below a prefix."""
+    found, by_name = quickly(tmp_path, *OF_CONSUL)
+    assert rows(by_name["key_to_volume"])["key to volume"]["count"] == found["options"]["rounds"]
+    assert rows(by_name["put_to_signal"])["put to signal"]["count"] == found["options"]["rounds"]
+    assert rows(by_name["put_to_signal"], "a bare blocking query")["put to signal"]["count"] == found["options"]["rounds"]
+    assert rows(by_name["large_prefix"])["signals per put"]["p50"] == 1
+    assert rows(by_name["large_prefix"])["RSS"]["p50"] > 0
+
+
+@pytest.mark.servers
+def test_scenarios_of_vault(tmp_path):
+    """Writes are timed beside OpenBao's agent, and what both ask the server is counted."""
+    found, by_name = quickly(tmp_path, *OF_VAULT)
+    for contender in (OURS, "bao agent"):
+        assert rows(by_name["write_to_signal"], contender)["write to signal"]["count"] == found["options"]["polled"]
+        assert rows(by_name["write_to_signal"], contender)["reads per interval"]["p50"] > 0
+        assert rows(by_name["start_to_published"], contender)["start to published"]["p50"] > 0
+    assert set(rows(by_name["requests_per_hour"])) == {"requests to Consul", "requests to Vault"}
+    assert rows(by_name["quiet_servers"], "bao agent (Vault only)")["RSS"]["p50"] > 0
 
 
 def test_what_is_not_here_is_named():
     """A contender that is not on PATH is skipped with what it lacks, and an unknown scenario is refused with those there are."""
-    done = benchmark("swaps")
+    done = benchmark("--only", "swaps")
     assert done.returncode == 2
-    assert "swap_to_signal, swap_to_volume" in done.stderr
+    assert "swap_to_signal" in done.stderr
     result = Result("s", "about", [Row(OURS, "m", "ms", [1.0])], [Skipped("other", "no other on PATH")], 0.0, 0.0)
     assert "other: not measured, no other on PATH" in table(result)
     assert result.document()["skipped"] == [{"contender": "other", "reason": "no other on PATH"}]
 
 
-def test_every_scenario_has_a_title():
-    """The title of a scenario is the first line of its docstring."""
-    for name in scenarios.names():
-        assert (ROOT / "benchmarks/scenarios" / f"{name}.py").read_text().startswith('"""')
+def test_every_scenario_is_run_here():
+    """No scenario is left out of these tests."""
+    assert sorted((*OF_FILES, *OF_CONSUL, *OF_VAULT)) == scenarios.names()
+
+
+def test_goals():
+    """A goal is met by the figure that it is about; a row without a value meets none, and only our rows are judged."""
+    most, least = Goal("p50", 2), Goal("min", 1, least=True)
+    assert most.is_met({"p50": 2})
+    assert not most.is_met({"p50": 2.1})
+    assert least.is_met({"min": 1})
+    assert not least.is_met({"min": 0})
+    assert not most.is_met({"p50": None})
+    slow = [Row(name, "swap to signal", "ms", [1.0, 1.0, 9.0]) for name in (OURS, "other")]
+    lines = table(Result("swap_to_signal", "about", slow, [], 0.0, 0.0)).splitlines()
+    assert [line.endswith("p50 ≤ 2, p99 ≤ 8  not met: p99") for line in lines[2:4]] == [True, False]
 
 
 def test_figures():
