@@ -59,6 +59,14 @@ class Seen:
         self._canaries = canaries
         self.places: dict[str, dict[str, str]] = {}
         """The secrets that were found in each place."""
+        self._known: dict[str, tuple[int, bytes]] = {}
+
+    def keep_again(self, place: str, text: bytes) -> None:
+        """Look at what is seen in a place over and over, if it is not what it was."""
+        known = (len(tuple(self._canaries)), text)
+        if self._known.get(place) != known:
+            self._known[place] = known
+            self.keep(place, text)
 
     def keep(self, place: str, text: str | bytes) -> str:
         """Look at what is seen in a place, and return it as text."""
@@ -132,13 +140,14 @@ class Onlooker:
     def _process(self, pid: int, *names: str) -> None:
         for name in names:
             with suppress(OSError):
-                self._seen.keep(f"{name} of {'the sidecar' if pid == self._root else 'a child'}", Path(f"/proc/{pid}/{name}").read_bytes())
+                place = f"{name} of {'the sidecar' if pid == self._root else 'a child'}"
+                self._seen.keep_again(place, Path(f"/proc/{pid}/{name}").read_bytes())
 
     def _own(self) -> None:
         """Look at the sidecar's own environment, without what the operator gave it, and at files that have no name any more."""
         with suppress(OSError):
             environ = Path(f"/proc/{self._root}/environ").read_bytes().split(b"\0")
-            self._seen.keep("environ of the sidecar", b"\0".join(each for each in environ if each not in self._given))
+            self._seen.keep_again("environ of the sidecar", b"\0".join(each for each in environ if each not in self._given))
         with suppress(OSError):
             for each in Path(f"/proc/{self._root}/fd").iterdir():
                 with suppress(OSError):

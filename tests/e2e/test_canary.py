@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -116,7 +117,6 @@ class House:
             "HOME": str(self.home),
             "PYTHONFAULTHANDLER": "1",
             "PYTHONWARNINGS": "default",
-            "PYTHONDEVMODE": "1",
         }
 
     def _write_all(self) -> None:
@@ -262,15 +262,19 @@ class House:
     def core(self, holder: str) -> str:
         return dict(self.canaries)[holder]
 
-    def says(self, name: str) -> str:
-        """Return all that a pipeline says of its trouble."""
-        known = self.sidecar.pipeline(name)
+    def says(self) -> dict[str, str]:
+        """Return all that each pipeline says of its trouble."""
+        return {each["name"]: self._trouble(each) for each in self.sidecar.get("/status").json()["pipelines"]}
+
+    @staticmethod
+    def _trouble(known: Mapping[str, Any]) -> str:
         sources = [source["failure"] for source in known["sources"]]
         return "\n".join(filter(None, [*known["reasons"], known["owed"], known["rejected"], known["target"]["trouble"], *sources])).lower()
 
     def all_has_failed(self) -> bool:
         """Return whether each pipeline says of its failure what it has to: one that is silent would prove nothing."""
-        silent = {name: self.says(name) for name, told in self.expected.items() if told.lower() not in self.says(name)}
+        says = self.says()
+        silent = {name: says[name] for name, told in self.expected.items() if told.lower() not in says[name]}
         if silent:
             raise AssertionError(str(silent))
         return True
@@ -389,11 +393,15 @@ def misconfigure(house: House) -> None:
     ):
         assert wrong != good
         path.write_text(wrong)
-        eventually(lambda: house.sidecar.metric("reloader_config_reload_successful") == 0, what="the refusal")
+        eventually(lambda: not taken(house), every=0.2, what="the refusal")
         house.keep_endpoints("a mistake")
         assert "denied.yaml" in house.keep_command("check", path)
         path.write_text(good)
-        eventually(lambda: house.sidecar.metric("reloader_config_reload_successful") == 1, what="the good configuration")
+        eventually(lambda: taken(house), every=0.2, what="the good configuration")
+
+
+def taken(house: House) -> bool:
+    return bool(house.sidecar.get("/status").json()["configuration"]["successful"])
 
 
 def run_a_program(house: House) -> None:
