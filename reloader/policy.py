@@ -6,6 +6,7 @@ Readiness means *what is published may be relied on*; it never waits for the tar
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from functools import partial
 from math import inf
 
 from reloader.plan import FailureMode
@@ -109,14 +110,14 @@ class Facts:
     not_ready_when_closed: bool = True
 
     @property
-    def waits(self) -> bool:
-        """Return whether nothing was ever published, and it is not time yet to do without."""
-        return not self.published and not self.withdrawn and self.since_start < self.startup_grace
+    def has_nothing(self) -> bool:
+        """Return whether nothing good was ever published, as the volume tells."""
+        return self.volume_taken and not self.published and not self.withdrawn
 
     @property
     def lacks(self) -> bool:
         """Return whether nothing good was ever published, and the grace is over."""
-        return not self.published and not self.withdrawn and not self.waits
+        return self.has_nothing and self.since_start >= self.startup_grace
 
     @property
     def mode_of_lack(self) -> FailureMode:
@@ -193,7 +194,7 @@ def verdict(facts: Facts) -> Verdict:
         reasons=(*(finding.reason for finding in findings), *(_why_nothing(facts) if not facts.published else ())),
         causes=frozenset(finding.cause for finding in findings if finding.effect is Effect.CLOSED),
         may_publish=(facts.published and not facts.lost) or not any(source.stale and source.mode == "closed" for source in facts.sources),
-        wants_fallback=facts.fallback and facts.volume_taken and facts.lacks and facts.mode_of_lack == "open",
+        wants_fallback=facts.fallback and facts.lacks and facts.mode_of_lack == "open",
     )
 
 
@@ -218,6 +219,10 @@ def _not_taken(facts: Facts, *, lasts: bool) -> tuple[Case, ...]:
     return _if(holds, facts, f"volume: {facts.unwritable or 'not opened yet'}")
 
 
+def _waiting(facts: Facts) -> tuple[Case, ...]:
+    return _if(facts.has_nothing and not facts.lacks, facts, "nothing is published yet")
+
+
 def _lacking(facts: Facts, *, refused: bool) -> tuple[Case, ...]:
     if not facts.lacks or (facts.first_refused is not None) != refused:
         return ()
@@ -229,6 +234,11 @@ def _on_fallback(facts: Facts, *, refused: bool) -> tuple[Case, ...]:
     holds = facts.fallback_published and (facts.first_refused is not None) == refused
     why = f", because the first set was refused: {facts.first_refused}" if refused else ", because nothing else ever was"
     return _if(holds, facts, f"failure.fallback is published{why}")
+
+
+def _withdrawn(facts: Facts) -> tuple[Case, ...]:
+    told = "closed: what was published is withdrawn until something good is there"
+    return _if(facts.volume_taken and facts.withdrawn, facts, told)
 
 
 def _stale(facts: Facts) -> Iterator[Case]:
@@ -250,6 +260,10 @@ def _unwritable(facts: Facts, *, lasts: bool) -> tuple[Case, ...]:
     return _if(holds, facts, f"volume: {facts.unwritable}")
 
 
+def _failed(facts: Facts) -> tuple[Case, ...]:
+    return _if(_delivery_is(facts, Delivery.FAILED), facts, f"reload owed: {facts.delivery_reason}")
+
+
 def _troubled(facts: Facts, *, lasts: bool) -> tuple[Case, ...]:
     lasted = facts.since_publish > facts.startup_grace
     return _if(_delivery_is(facts, Delivery.TROUBLED) and lasted == lasts, facts, f"reload owed: {facts.delivery_reason}")
@@ -259,71 +273,30 @@ def _delivery_is(facts: Facts, delivery: Delivery) -> bool:
     return facts.published and facts.volume_taken and facts.delivery is delivery
 
 
+def _by_hand(facts: Facts) -> tuple[Case, ...]:
+    told = f"generation {facts.rolled_back} was put back by hand, and is held"
+    return _if(facts.published and facts.rolled_back is not None, facts, told)
+
+
 _SERVE, _DEGRADED, _NOT_READY, _CLOSED = Effect
 
 TABLE: tuple[Row, ...] = (
-    Row("the volume cannot be taken", Cause.VOLUME, _NOT_READY, _NOT_READY, lambda facts: _not_taken(facts, lasts=False)),
-    Row("the same, for max_staleness", Cause.VOLUME, _NOT_READY, _CLOSED, lambda facts: _not_taken(facts, lasts=True)),
-    Row(
-        "starting, nothing ever published, within startup_grace",
-        Cause.NOTHING,
-        _NOT_READY,
-        _NOT_READY,
-        lambda facts: _if(facts.volume_taken and facts.waits, facts, "nothing is published yet"),
-    ),
-    Row(
-        "the same, grace over",
-        Cause.NOTHING,
-        _DEGRADED,
-        _CLOSED,
-        lambda facts: _lacking(facts, refused=False) if facts.volume_taken else (),
-    ),
-    Row(
-        "the same, the first set was refused",
-        Cause.NOTHING,
-        _NOT_READY,
-        _CLOSED,
-        lambda facts: _lacking(facts, refused=True) if facts.volume_taken else (),
-    ),
-    Row("the fallback is published", Cause.NOTHING, _DEGRADED, _CLOSED, lambda facts: _on_fallback(facts, refused=False)),
-    Row("the same, and the first set was refused", Cause.NOTHING, _NOT_READY, _CLOSED, lambda facts: _on_fallback(facts, refused=True)),
-    Row(
-        "closed before, and nothing published since",
-        Cause.WITHDRAWN,
-        _NOT_READY,
-        _CLOSED,
-        lambda facts: _if(
-            facts.volume_taken and facts.withdrawn, facts, "closed: what was published is withdrawn until something good is there"
-        ),
-    ),
+    Row("the volume cannot be taken", Cause.VOLUME, _NOT_READY, _NOT_READY, partial(_not_taken, lasts=False)),
+    Row("the same, for max_staleness", Cause.VOLUME, _NOT_READY, _CLOSED, partial(_not_taken, lasts=True)),
+    Row("starting, nothing ever published, within startup_grace", Cause.NOTHING, _NOT_READY, _NOT_READY, _waiting),
+    Row("the same, grace over", Cause.NOTHING, _DEGRADED, _CLOSED, partial(_lacking, refused=False)),
+    Row("the same, the first set was refused", Cause.NOTHING, _NOT_READY, _CLOSED, partial(_lacking, refused=True)),
+    Row("the fallback is published", Cause.NOTHING, _DEGRADED, _CLOSED, partial(_on_fallback, refused=False)),
+    Row("the same, and the first set was refused", Cause.NOTHING, _NOT_READY, _CLOSED, partial(_on_fallback, refused=True)),
+    Row("closed before, and nothing published since", Cause.WITHDRAWN, _NOT_READY, _CLOSED, _withdrawn),
     Row("source unreachable, older, or a lease has run out", Cause.SOURCE, _DEGRADED, _CLOSED, _stale),
-    Row("render, check or target rejects new content", Cause.CONTENT, _DEGRADED, _DEGRADED, lambda facts: _rejected(facts, lasts=False)),
-    Row("the same, for max_staleness", Cause.CONTENT, _DEGRADED, _CLOSED, lambda facts: _rejected(facts, lasts=True)),
-    Row("the volume cannot be written", Cause.VOLUME, _DEGRADED, _DEGRADED, lambda facts: _unwritable(facts, lasts=False)),
-    Row("the same, for max_staleness", Cause.VOLUME, _DEGRADED, _CLOSED, lambda facts: _unwritable(facts, lasts=True)),
-    Row(
-        "reload refused, and the rollback too",
-        Cause.DELIVERY,
-        _DEGRADED,
-        _CLOSED,
-        lambda facts: _if(_delivery_is(facts, Delivery.FAILED), facts, f"reload owed: {facts.delivery_reason}"),
-    ),
-    Row(
-        "the target is there but takes nothing, within startup_grace",
-        Cause.DELIVERY,
-        _DEGRADED,
-        _DEGRADED,
-        lambda facts: _troubled(facts, lasts=False),
-    ),
-    Row("the same, grace over", Cause.DELIVERY, _DEGRADED, _CLOSED, lambda facts: _troubled(facts, lasts=True)),
-    Row(
-        "a person put an earlier generation back",
-        Cause.HAND,
-        _DEGRADED,
-        _DEGRADED,
-        lambda facts: _if(
-            facts.published and facts.rolled_back is not None, facts, f"generation {facts.rolled_back} was put back by hand, and is held"
-        ),
-    ),
+    Row("render, check or target rejects new content", Cause.CONTENT, _DEGRADED, _DEGRADED, partial(_rejected, lasts=False)),
+    Row("the same, for max_staleness", Cause.CONTENT, _DEGRADED, _CLOSED, partial(_rejected, lasts=True)),
+    Row("the volume cannot be written", Cause.VOLUME, _DEGRADED, _DEGRADED, partial(_unwritable, lasts=False)),
+    Row("the same, for max_staleness", Cause.VOLUME, _DEGRADED, _CLOSED, partial(_unwritable, lasts=True)),
+    Row("reload refused, and the rollback too", Cause.DELIVERY, _DEGRADED, _CLOSED, _failed),
+    Row("the target is there but takes nothing, within the grace", Cause.DELIVERY, _DEGRADED, _DEGRADED, partial(_troubled, lasts=False)),
+    Row("the same, grace over", Cause.DELIVERY, _DEGRADED, _CLOSED, partial(_troubled, lasts=True)),
+    Row("a person put an earlier generation back", Cause.HAND, _DEGRADED, _DEGRADED, _by_hand),
 )
 """What the failure table says, a row a line; what is in no row is served."""
