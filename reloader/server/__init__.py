@@ -1,5 +1,6 @@
 """The HTTP endpoints: small answers, bounded connections, nothing that a slow client could hold up."""
 
+import errno
 import socket
 import threading
 
@@ -11,6 +12,8 @@ from reloader.server.message import Answer, Request
 __all__ = ["Endpoints", "Server"]
 
 BACKLOG = 256
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""What a kernel without IPv6 says, or one in which it is turned off."""
 
 
 class Server:
@@ -50,7 +53,7 @@ def _listening(host: str, port: int) -> socket.socket:
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
-    except OSError:
-        if host != "::":
+    except OSError as error:
+        if host != "::" or error.errno not in _NO_IPV6:
             raise
         return socket.create_server(("0.0.0.0", port), backlog=BACKLOG)  # noqa: S104 - what the operator asked for: all addresses

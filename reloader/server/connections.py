@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from math import inf
 
+from reloader.internal import told
 from reloader.server.message import Answer, Refused, Request, encoded, head_of, parsed
 
 log = logging.getLogger("reloader")
@@ -117,6 +118,7 @@ class Connections:
         for _ in range(BATCH):
             try:
                 accepted, address = self._listening.accept()
+                self._take(accepted, str(address[0]))
             except BlockingIOError:
                 return
             except ConnectionError:
@@ -125,7 +127,6 @@ class Connections:
                 self._cannot_accept(error)
                 return
             self._unaccepted = None
-            self._take(accepted, str(address[0]))
 
     def _cannot_accept(self, error: OSError) -> None:
         """Make room by cutting a client; wait where there is none, since the listener would be ready over and over."""
@@ -145,8 +146,12 @@ class Connections:
             self._cut(_crowding(self._open))
         accepted.setblocking(False)
         connection = Connection(accepted, client, time.monotonic() + LIMIT)
+        try:
+            self._selector.register(accepted, selectors.EVENT_READ, connection)
+        except OSError:  # fs.epoll.max_user_watches
+            accepted.close()
+            raise
         self._open.append(connection)
-        self._selector.register(accepted, selectors.EVENT_READ, connection)
         self._step(connection)  # most have asked already
 
     def _step(self, connection: Connection) -> None:
@@ -190,8 +195,8 @@ class Connections:
             return encoded(self._answering(request, connection.client), with_body=request.method != "HEAD")
         except Refused as refused:
             return encoded(refused.answer)
-        except Exception as error:
-            log.exception("request failed: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours
+            log.error("request failed: %s", told(error))  # noqa: TRY400 - the text may quote a value
             return encoded(Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"this is a mistake in reloader; its log has more\n"))
 
     def _give(self, connection: Connection) -> None:

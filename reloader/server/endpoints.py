@@ -90,11 +90,16 @@ class Endpoints:
 
 
 def _understood(target: str, host: str) -> tuple[str, dict[str, str], str]:
-    """Return the path, the query, and by which name we are asked."""
+    """Return the path, the query, and by which name we are asked.
+
+    What begins with a slash is a path and names nobody, however many slashes follow (RFC 9112, 3.2): a page can make a browser ask for
+    `//localhost/status` by any name.
+    """
+    is_path = target.startswith("/")
     try:
-        parts = urlsplit(target)
+        parts = urlsplit(f"//_{target}" if is_path else target)  # after a host of no meaning, all of it is the path
         query = dict(parse_qsl(parts.query, keep_blank_values=True, max_num_fields=10))
-        return unquote(parts.path), query, parts.netloc or host
+        return unquote(parts.path), query, host if is_path else parts.netloc or host
     except ValueError:
         raise Refused(HTTPStatus.BAD_REQUEST, "this is no address") from None
 

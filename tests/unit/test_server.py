@@ -178,7 +178,7 @@ def test_an_error_of_ours_is_told_and_ends_nothing(server, status, caplog):
     status.alive = lambda: 1 / 0
     with caplog.at_level(logging.ERROR):
         assert ask(server, "/healthz")[0] == 500
-    assert "ZeroDivisionError" in caplog.text
+    assert "internal error: ZeroDivisionError in server/endpoints.py:" in caplog.text, "by the line in which to look"
     assert ask(server, "/readyz")[0] == 200
 
 
@@ -231,7 +231,15 @@ def test_the_name_in_the_target_counts_too(status):
     endpoints = Endpoints(status, Metrics(status, "1"), "loopback")
 
     assert endpoints.answer("http://evil.example/status", "127.0.0.1", "localhost").status == 403
-    assert endpoints.answer("//evil.example/status", "127.0.0.1", "localhost").status == 403
+    assert endpoints.answer("http://localhost/status", "127.0.0.1", "localhost").status == 200
+
+
+@pytest.mark.parametrize("target", ["//localhost/status", "///localhost/status", "//127.0.0.1/", "//evil.example/status"])
+def test_a_path_names_nobody_however_it_begins(status, target):
+    """A page of evil.example has a browser ask for `http://evil.example:9533//localhost/status`: the target is all from the first slash."""
+    for details in ("loopback", "all"):
+        endpoints = Endpoints(status, Metrics(status, "1"), details)
+        assert endpoints.answer(target, "127.0.0.1", "evil.example:9533").status == 404
 
 
 def test_details_can_be_opened(status):
@@ -273,6 +281,30 @@ def test_one_that_was_never_started_can_be_closed(status):
 def test_an_address_that_is_taken_is_refused(server, status):
     with pytest.raises(OSError, match="in use"):
         Server(Plan(listen=f"127.0.0.1:{server.port}"), Endpoints(status, Metrics(status, "1"), "loopback"))
+
+
+def test_ipv4_alone_is_no_way_out_where_somebody_has_the_port_of_ipv6(status):
+    """A probe by IPv6 would ask a stranger."""
+    with socket.create_server(("::", 0), family=socket.AF_INET6) as other, pytest.raises(OSError, match="in use"):
+        Server(Plan(listen=f"[::]:{other.getsockname()[1]}"), Endpoints(status, Metrics(status, "1"), "loopback"))
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_ipv4_alone_is_served_where_there_is_no_ipv6(status, monkeypatch, number):
+    create = socket.create_server
+
+    def without_ipv6(*arguments, family=socket.AF_INET, **more):
+        if family == socket.AF_INET6:
+            raise OSError(number, os.strerror(number))
+        return create(*arguments, family=family, **more)
+
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    server = Server(Plan(listen="[::]:0"), Endpoints(status, Metrics(status, "1"), "loopback"))
+    server.start()
+    try:
+        assert ask(server, "/readyz")[0] == 200
+    finally:
+        server.close()
 
 
 class Flood:
@@ -366,6 +398,24 @@ class Failing:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._listening, name)
+
+
+def test_a_client_that_the_kernel_does_not_watch_ends_nothing(server, monkeypatch, caplog):
+    """It is cut; the next one is served."""
+    selector = server._connections._selector
+    register, refused = selector.register, []
+
+    def limited(*arguments):
+        if not refused:
+            refused.append(arguments)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return register(*arguments)
+
+    monkeypatch.setattr(selector, "register", limited)
+    with caplog.at_level(logging.ERROR), pytest.raises((http.client.HTTPException, OSError)):
+        ask(server, "/healthz")
+    assert "cannot accept connections" in caplog.text
+    eventually(lambda: ask(server, "/healthz")[0] == 200, what="the next one")
 
 
 @pytest.mark.parametrize("others", [0, 1])
