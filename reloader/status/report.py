@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from typing import Any, Literal
 
 from reloader.world.clock import Clock
@@ -19,7 +20,10 @@ class SourceReport:
     kind: str
     up: bool
     current_until: float | None
-    """Until when its value is known to be current: infinite while it is watched, None when there never was a value."""
+    """Until when its value is known to be current: infinite while it is watched, None when there never was a value.
+
+    Where the wall clock was set back since an earlier run read it, nobody knows: minus infinity.
+    """
     failure: str | None = None
     detail: str = ""
     expires: float | None = None
@@ -128,7 +132,7 @@ class Status:
             before = self.reports.get(report.name)
             started = report.started or (before is not None and before.started)
             self.reports = {**self.reports, report.name: replace(report, started=started)}
-            self._all_started = self._all_started or all(each.started for each in self.reports.values())
+            self._note_started()
 
     def introduce(self, name: str, mode: str) -> None:
         """Expect the reports of a pipeline, which is not ready before its first."""
@@ -139,6 +143,10 @@ class Status:
         """Forget a pipeline that is no longer configured."""
         with self._lock:
             self.reports = {other: report for other, report in self.reports.items() if other != name}
+            self._note_started()
+
+    def _note_started(self) -> None:
+        self._all_started = self._all_started or (bool(self.reports) and all(each.started for each in self.reports.values()))
 
     @property
     def ready(self) -> bool:
@@ -203,7 +211,7 @@ def _source(source: SourceReport, now: float, wall: float) -> dict[str, Any]:
         "name": source.name,
         "kind": source.kind,
         "up": source.up,
-        "age_seconds": None if age is None else round(age, 3),
+        "age_seconds": None if age is None or age == inf else round(age, 3),
         "failure": source.failure,
         "detail": source.detail,
         "held": source.held,

@@ -15,9 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reloader import logs
 from reloader.plan import Log
-from reloader.status import Metrics, PipelineReport, SourceReport, Status, TargetReport, document
+from reloader.status import Metrics, Page, PipelineReport, SourceReport, Status, TargetReport, document
+from reloader.status.table import table
 from reloader.world.clock import Clock
-from tests.unit.reports import EVERY, document_of
+from tests.unit.reports import EVERY, GOOD, document_of
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "status.schema.json").read_text())
 
@@ -105,6 +106,17 @@ def test_the_document_says_how_old_and_until_when(status):
 
     assert (routes["age_seconds"], tls["age_seconds"], late["age_seconds"]) == (10.0, 0.0, None)
     assert tls["expires_at"] == 5_060.0
+
+
+def test_an_age_that_nobody_knows_is_none_and_what_is_shown_stays_whole():
+    """After a restart with the wall clock set back: infinite is no number in JSON, and no span of time for people."""
+    report = replace(GOOD, sources=(SourceReport(name="site", kind="files", up=False, current_until=-inf, failure="unreachable: x"),))
+    made = document_of(report)
+
+    assert json.loads(json.dumps(made, allow_nan=False))["pipelines"][0]["sources"][0]["age_seconds"] is None
+    jsonschema.validate(made, SCHEMA)
+    assert any("unreachable: x" in line for line in table(made))
+    assert b"unreachable: x" in Page().html(made)
 
 
 def test_gauges_are_read_from_the_report(status):
@@ -219,6 +231,24 @@ def test_what_has_not_reported_yet_is_not_ready() -> None:
 
     status.put(replace(REPORT, name="two", ready=True, started=True))
     assert (status.ready, status.started) == (True, True)
+
+
+def test_the_start_does_not_wait_for_a_pipeline_that_is_configured_no_more() -> None:
+    status = Status(Clock())
+    status.introduce("one", "open")
+    status.introduce("never", "closed")
+    status.put(replace(REPORT, name="one", started=True))
+    assert not status.started
+
+    status.drop("never")
+    assert status.started
+
+
+def test_nothing_left_is_no_start() -> None:
+    status = Status(Clock())
+    status.introduce("one", "open")
+    status.drop("one")
+    assert not status.started
 
 
 def test_a_pipeline_that_is_made_anew_keeps_its_report_until_the_next() -> None:
