@@ -27,7 +27,7 @@ LARGEST_REQUEST, LARGEST_ANSWER = 4096, 16 * 1024 * 1024
 REQUEST_LIMIT = 2.0
 """How many seconds a client has to say what it wants, and to take the answer."""
 ANSWER_LIMIT = 15.0
-"""How many seconds a pipeline has to do what was asked, until the client is told that it is not done yet."""
+"""How many seconds the pipelines have to do what was asked, until the client is told which of them have not done it yet."""
 PAUSE = 0.1
 """How many seconds pass after a connection that could not be taken (no descriptor left) until the next is tried."""
 CONNECTIONS = 4
@@ -59,7 +59,8 @@ class Desk:
             asked = self._ask(pipeline, Wish(act=act, generation=generation))
         except NotPossible as reason:
             return _no(str(reason))
-        done, said = zip(*(_outcome(name, future) for name, future in asked.items()), strict=True)
+        deadline = time.monotonic() + ANSWER_LIMIT
+        done, said = zip(*(_outcome(name, future, deadline - time.monotonic()) for name, future in asked.items()), strict=True)
         return {"done": all(done), "said": list(said)}
 
 
@@ -67,9 +68,9 @@ def _no(reason: str) -> Answer:
     return {"done": False, "said": [reason]}
 
 
-def _outcome(name: str, future: "Future[str]") -> tuple[bool, str]:
+def _outcome(name: str, future: "Future[str]", within: float) -> tuple[bool, str]:
     try:
-        return True, f"{name}: {future.result(ANSWER_LIMIT)}"
+        return True, f"{name}: {future.result(max(0.0, within))}"
     except NotPossible as reason:
         return False, f"{name}: {reason}"
     except TimeoutError:
@@ -96,6 +97,7 @@ class Control:
 
         Raises:
             OSError: it cannot be made; EADDRINUSE where another process listens there, EEXIST where something else has its name.
+            RuntimeError: too many threads.
 
         """
         for each in (*reversed(self._directory.parents), self._directory):
@@ -108,12 +110,12 @@ class Control:
                 _remove_stale(path)
                 listening.bind(path)
             listening.listen(CONNECTIONS)
+            self._closed.clear()
+            threading.Thread(target=self._serve, args=(listening,), name="control", daemon=True).start()
         except BaseException:
             listening.close()
             raise
         self._socket = listening
-        self._closed.clear()
-        threading.Thread(target=self._serve, args=(listening,), name="control", daemon=True).start()
 
     def close(self) -> None:
         """Stop listening."""
@@ -133,12 +135,21 @@ class Control:
                 if self._closed.wait(PAUSE):
                     return
                 continue
-            if self._slots.acquire(blocking=False):
-                threading.Thread(target=self._handle, args=(connection,), name="control", daemon=True).start()
-            else:
+            if not self._is_handled(connection):
                 with closing(connection), suppress(OSError):
                     connection.setblocking(False)
                     connection.sendall(_line(_no("too many ask at once; ask again")))
+
+    def _is_handled(self, connection: socket.socket) -> bool:
+        """Return whether a thread of its own serves this client: there is one for so many, and for nobody where the machine gives none."""
+        if not self._slots.acquire(blocking=False):
+            return False
+        try:
+            threading.Thread(target=self._handle, args=(connection,), name="control", daemon=True).start()
+        except RuntimeError:
+            self._slots.release()
+            return False
+        return True
 
     def _handle(self, connection: socket.socket) -> None:
         try:
@@ -216,7 +227,8 @@ def ask(directory: Path, request: Mapping[str, Any]) -> Answer | None:
         try:
             with _short(directory) as short:
                 connection.connect(short)
-            connection.sendall(json.dumps(request).encode() + b"\n")
+            with suppress(ConnectionError):  # who is turned away is told so before asking
+                connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 answer = json.loads(stream.readline(LARGEST_ANSWER))
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):

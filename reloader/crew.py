@@ -117,8 +117,11 @@ class Crew:
         """Ask a pipeline, or each where that is meant; called by the threads of the control socket."""
         with self._lock:
             known = self.running
-            if name is not None and name not in known:
-                raise wish.NotPossible(f"there is no pipeline {name}; there are {', '.join(known)}")
+            if name is not None and name not in {*known, *self._wanted}:
+                raise wish.NotPossible(f"there is no pipeline {name}; there are {', '.join(self._wanted)}")
+            if not known or (name is not None and name not in known):
+                what = f"pipeline {name} does not run" if name else "no pipeline runs"
+                raise wish.NotPossible(f"{what} now; `reloader status` tells why")
             if name is None and asked.act == "rollback" and len(known) > 1:
                 raise wish.NotPossible(f"which of them? --pipeline {', '.join(known)}")
             return {each: known[each].pipeline.ask(asked) for each in ([name] if name is not None else known)}
@@ -164,7 +167,7 @@ class Crew:
 
     def _bring(self, name: str, plan: Plan) -> None:
         """Start one in the place of what ran before; where that fails, say so, and try again."""
-        before = next((each for each in self._parted if each.plan.name == name), None)
+        before = next((each for each in reversed(self._parted) if each.plan.name == name), None)
         try:
             new = self._made.pop(name, None) or Running(plan, self._shared)
             if before is not None:

@@ -24,9 +24,6 @@ from reloader.volume.in_place import InPlace
 from reloader.volume.layout import HOME
 from reloader.world import World
 
-LEAVE = 4.0
-"""How many seconds a pipeline has to end the step in hand."""
-
 
 @dataclass(frozen=True)
 class Shared:
@@ -108,7 +105,7 @@ class Running:
         directory = Directory(path=home)
         backend = self._backends.acquire(directory)
         self._acquired.append(directory)
-        self._cancels.append(backend.watch(Scan(names=frozenset({wish.NAME})), Waking(self.mailbox), home))
+        self._cancels.append(backend.watch(Scan(names=frozenset({wish.NAME}), alone=True), Waking(self.mailbox), home))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,11 +170,6 @@ class Running:
         except BaseException:
             self.forget()
             raise
-
-    def stop(self, within: float = LEAVE) -> None:
-        """End the thread after the step in hand."""
-        self.pipeline.stop()
-        self.thread.join(max(0.0, within))
 
     def forget(self) -> None:
         """Give back what was read from; a backend that nobody else uses is closed."""

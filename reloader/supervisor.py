@@ -71,6 +71,8 @@ class Supervisor:
         self._crew = Crew(replace(shared, leave=self._give_up, trace=self._traces.take if self._traces else None))
         self._state = state
         self._control = Control(state, Desk(self.status, self._crew.ask).answer) if state else None
+        self._no_control: str | None = None
+        """Why it could not be opened last."""
         self._signals = signals or Signals()
         self._refused: tuple[str, ...] = ()
         """What is wrong with the configuration on the disk, as it was loaded last."""
@@ -146,6 +148,7 @@ class Supervisor:
             self._attend()
         except Exception as error:
             self._refuse("configuration not taken; the old one runs on", (told(error),))
+            self._own.judge(refused=True)  # so it is looked at again, and this may pass
             self._tell_configuration()
             log.debug("attending", exc_info=True)
             self._wait(BETWEEN_LOOKS)
@@ -216,11 +219,16 @@ class Supervisor:
         """Listen on the control socket; without it all else runs on, and it is tried again with every look."""
         if self._control is None or self._control.is_open:
             return
+        reason = None
         try:
             self._control.open()
         except OSError as error:
             reason = "another reloader listens there" if error.errno == errno.EADDRINUSE else error.strerror
+        except RuntimeError as error:  # too many threads
+            reason = str(error)
+        if reason is not None and reason != self._no_control:
             log.warning("no control socket", extra={"fields": {"path": str(self._state), "reason": reason}})
+        self._no_control = reason
 
     def _leave(self) -> None:
         """End every thread, within 5 s for all that can be ended; the program that we run has its own time."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,58 @@ def test_a_client_that_takes_no_answer_is_let_go(directory, monkeypatch):
             each.close()
     finally:
         served.close()
+
+
+@pytest.fixture
+def too_many_threads(monkeypatch) -> Iterator[list[int]]:
+    """How many threads of the control socket cannot be started, from now on."""
+    left, start = [0], threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == "control" and left[0]:
+            left[0] -= 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    return left
+
+
+def test_a_socket_that_nobody_would_serve_is_not_open(directory, too_many_threads):
+    """And is opened when somebody can."""
+    served = Control(directory, lambda _: {"done": True, "said": []})
+    too_many_threads[0] = 1
+    with pytest.raises(RuntimeError):
+        served.open()
+    assert not served.is_open
+    assert ask(directory, {}) is None
+    served.open()
+    assert ask(directory, {})["done"]
+    served.close()
+
+
+def test_a_client_for_whom_there_is_no_thread_is_told_and_the_next_one_served(opened, directory, too_many_threads):
+    """As often as there are places, so that none is lost by it."""
+    too_many_threads[0] = 10 * CONNECTIONS
+    for _ in range(10 * CONNECTIONS):
+        assert ask(directory, {"do": "x"})["said"] == ["too many ask at once; ask again"]
+    assert ask(directory, {"do": "x"}) == {"done": True, "said": ["x"]}
+
+
+def test_all_pipelines_together_have_the_time_that_a_client_waits(monkeypatch):
+    """It would be told otherwise that reloader is stuck."""
+    monkeypatch.setattr(control, "ANSWER_LIMIT", 0.2)
+    given = []
+
+    class Busy(Future):
+        def result(self, timeout: float | None = None) -> str:
+            given.append(timeout)
+            return super().result(timeout)
+
+    answer = control.Desk(None, lambda *_: {"one": Busy(), "two": Busy()}).answer({"do": "resume", "pipeline": None, "generation": None})
+    assert [told.partition(": ")[0] for told in answer["said"]] == ["one", "two"]
+    assert all("not done yet" in told for told in answer["said"])
+    assert given[1] == 0
 
 
 def test_no_descriptor_left_is_waited_for(opened, directory, monkeypatch):

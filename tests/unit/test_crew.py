@@ -14,6 +14,7 @@ from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import Pipeline
 from reloader.running import Running, Shared
 from reloader.status import Metrics, Status
+from reloader.volume.wish import NotPossible, Wish
 from reloader.world import World
 from tests.waiting import eventually
 
@@ -141,6 +142,43 @@ def test_what_is_gone_is_not_reported(house: House) -> None:
     house.comes("two", "one")
     house.crew.want([house.plan("one")])
     eventually(lambda: (house.crew.converge(), list(house.status.reports))[1] == ["one"], what="the end of the other")
+
+
+def test_what_does_not_run_now_cannot_be_asked(house: House) -> None:
+    """It is told so, of one that is wanted and of one that is not."""
+    with pytest.raises(NotPossible, match=r"^no pipeline runs now; `reloader status` tells why$"):
+        house.crew.ask(None, Wish(act="resume"))
+    house.crew.start([house.plan("one")])
+    house.comes("one", "one")
+    house.crew.want([house.plan("one"), house.plan("two")])
+    with pytest.raises(NotPossible, match=r"^pipeline two does not run now; `reloader status` tells why$"):
+        house.crew.ask("two", Wish(act="rollback"))
+    with pytest.raises(NotPossible, match="there is no pipeline three; there are one, two"):
+        house.crew.ask("three", Wish(act="rollback"))
+
+
+def test_the_last_of_several_that_ended_is_gone_on_from(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another one cannot be started, all that ended are kept; the newest of them knows what is confirmed."""
+    inherited = []
+    succeed = Running.succeed
+    monkeypatch.setattr(Running, "succeed", lambda self, before: (inherited.append(before), succeed(self, before)))
+    house.crew.start([house.plan("one"), house.plan("two")])
+    house.comes("one", "one")
+    house.comes("two", "one")
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == "pipeline two":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    for content in ("second", "third"):
+        house.crew.want([house.plan("one", content), house.plan("two", "changed")])
+        house.comes("one", content)
+        last = [each for each in inherited if each.plan.name == "one"][-1]
+        before = "one" if content == "second" else "second"
+        assert last.plan.volume.files["a"].content == before
 
 
 def test_a_thread_that_died_is_late_and_one_that_was_asked_to_end_is_not(house: House) -> None:
