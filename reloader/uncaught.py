@@ -21,5 +21,9 @@ def _in_the_main_thread(_kind: type[BaseException], error: BaseException, _trace
 
 
 def _tell(error: BaseException | None) -> None:
-    if error is not None:
+    if error is None:
+        return
+    if logging.getLogger().handlers:
         logging.getLogger("reloader").error("%s", told(error))
+    else:  # a command without a log: it ends by this, and somebody waits for a word
+        sys.stderr.write(f"reloader: {told(error)}\n")

@@ -1,17 +1,19 @@
 """What can be said of the Pod before it runs: its manifest held against the configuration."""
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from math import ceil
+from pathlib import PurePosixPath
 from typing import Any
 
 from reloader.doctor.checks import Check, each, failed, ok, skipped, warning
 from reloader.doctor.container import SPARE_MEMORY, USUAL_LIMIT, need_of
 from reloader.doctor.finding import Evidence, Finding, Mend
-from reloader.doctor.mends import Fragment, ours, pod, target_name, target_words
+from reloader.doctor.mends import Fragment, ours, pod, target_name, target_words, words
 from reloader.doctor.patient import Patient
 from reloader.doctor.room import mebibytes
-from reloader.doctor.workload import Manifest, Workload, named
-from reloader.plan import FailurePolicy, Pipeline
+from reloader.doctor.workload import Manifest, Workload, arguments, named
+from reloader.plan import FailurePolicy, Pipeline, Server
 
 PROBES: Mapping[str, tuple[str, ...]] = {
     "startupProbe": ("/startupz",),
@@ -48,6 +50,8 @@ def _namespace(patient: Patient) -> Iterator[Finding]:
 
 
 def _shares(patient: Patient, workload: Workload) -> Finding:
+    if workload.spec.get("hostPID") is True:
+        return ok("the containers see all processes of their node", evidence=[Evidence(_at(workload, "hostPID"), "true")])
     shared = workload.spec.get("shareProcessNamespace")
     seen = [Evidence(_at(workload, "shareProcessNamespace"), str(shared).lower() if shared is not None else "not there")]
     if shared is True:
@@ -69,7 +73,7 @@ def _budget(patient: Patient, workload: Workload) -> Finding:
         if workload.listed == "containers":
             return ok("an ordinary container needs none")
         asked = {
-            "httpGet": {"path": PROBES["startupProbe"][0], "port": _port(patient)},
+            "httpGet": {"path": PROBES["startupProbe"][0], "port": _port(_listen(patient, workload))},
             "periodSeconds": 1,
             "failureThreshold": ceil(GRACES * grace),
         }
@@ -104,14 +108,14 @@ def _may_signal(patient: Patient, workload: Workload, pipeline: Pipeline) -> Fin
     if target is None:
         return skipped("it is not clear which container is the target's", pipeline.name)
     own, their = (_security(workload, each).get("runAsUser") for each in (workload.container, target))
-    added = [str(each) for each in _capabilities(workload.container).get("add") or ()]
+    added, dropped = (_capabilities(workload.container, key) for key in ("add", "drop"))
     seen = [
-        Evidence(_at(workload, "securityContext", of=workload.container), f"runAsUser {own}, capabilities.add {added}"),
+        Evidence(_at(workload, "securityContext", of=workload.container), f"runAsUser {own}, capabilities.add {added}, .drop {dropped}"),
         Evidence(_at(workload, "securityContext", of=target), f"runAsUser {their}"),
     ]
     if own is not None and own == their:
         return ok(f"both run as uid {own}", pipeline.name, evidence=seen)
-    if own == 0 and "KILL" in added:
+    if own == 0 and _has_kill(workload, added, dropped):
         return ok("uid 0 with KILL may signal everyone", pipeline.name, evidence=seen)
     if own is None or their is None:
         told = "an image decides whose user it is: the reloader may signal the target only as the same one"
@@ -156,8 +160,7 @@ def _shared(patient: Patient, workload: Workload, pipeline: Pipeline) -> Finding
     theirs = [each for each in named(target, "volumeMounts") if each.get("name") == mount.get("name")]
     seen += [Evidence(_at(workload, "volumeMounts", of=target), str(dict(each))) for each in theirs]
     wanted = volume.target_path or volume.path
-    whole = [each for each in theirs if str(each.get("mountPath", "")).rstrip("/") == wanted.rstrip("/") and not each.get("subPath")]
-    if not whole:
+    if not any(_inside(each, wanted) == _inside(mount, volume.path) for each in theirs):
         parts = any(each.get("subPath") for each in theirs)
         how = "mounts the volume by subPath, which no publish reaches" if parts else f"does not mount it at {wanted}"
         fragment = {"name": target.get("name"), "volumeMounts": [{"name": mount.get("name"), "mountPath": wanted, "readOnly": True}]}
@@ -205,12 +208,15 @@ def _given(patient: Patient, workload: Workload, pipeline: Pipeline, path: str) 
 
 
 def _mount_at(container: Manifest, path: str) -> Manifest | None:
-    mounts = [
-        each
-        for each in named(container, "volumeMounts")
-        if f"{path.rstrip('/')}/".startswith(f"{str(each.get('mountPath', '')).rstrip('/')}/")
-    ]
+    mounts = [each for each in named(container, "volumeMounts") if _inside(each, path) is not None]
     return max(mounts, key=lambda each: len(str(each["mountPath"])), default=None)
+
+
+def _inside(mount: Manifest, path: str) -> PurePosixPath | None:
+    """Return where in the volume itself a path of a container is; None where this mount does not hold it."""
+    if not mount.get("mountPath") or not PurePosixPath(path).is_relative_to(str(mount["mountPath"])):
+        return None
+    return PurePosixPath(str(mount.get("subPath") or "."), PurePosixPath(path).relative_to(str(mount["mountPath"])))
 
 
 def _probes(patient: Patient) -> Iterator[Finding]:
@@ -225,7 +231,11 @@ def _probe(patient: Patient, workload: Workload, name: str) -> Finding:
     if not asked:
         return skipped(f"{name} does not ask by HTTP", name)
     known = {each.get("name"): each.get("containerPort") for each in named(workload.container, "ports")}
-    wanted, right = _port(patient), PROBES[name]
+    listen, right = _listen(patient, workload), PROBES[name]
+    if listen == "off":
+        mends = [words(f"Give server.listen an address, such as {Server().listen}, or remove the probe.")]
+        return failed("nobody answers it: server.listen is off", name, evidence=seen, mends=mends)
+    wanted = _port(listen)
     fits = any(path == each or (each.endswith("*") and path.startswith(each[:-1])) for each in right)
     if fits and known.get(port, port) == wanted:
         return ok(f"{path} on port {port}", name, evidence=seen)
@@ -238,9 +248,18 @@ def _probe(patient: Patient, workload: Workload, name: str) -> Finding:
     return failed(told, name, evidence=seen, mends=[mend])
 
 
-def _port(patient: Patient) -> int:
-    listen = patient.plan.server.listen.rpartition(":")[2]
-    return int(listen) if listen.isdecimal() else 0
+def _listen(patient: Patient, workload: Workload) -> str:
+    """Return where our container serves the endpoints: its option says, else its variable, else the configuration."""
+    given = arguments(workload.container)
+    options = [text.partition("=")[2] for text in given if text.startswith("--listen=")]
+    options += [text for option, text in pairwise(given) if option == "--listen"]
+    options += [str(each.get("value")) for each in named(workload.container, "env") if each.get("name") == "RELOADER_SERVER__LISTEN"]
+    return next(iter([*options, patient.plan.server.listen]))
+
+
+def _port(listen: str) -> int:
+    port = listen.rpartition(":")[2]
+    return int(port) if port.isdecimal() else _port(Server().listen)
 
 
 def _restart(patient: Patient) -> Iterator[Finding]:
@@ -248,11 +267,10 @@ def _restart(patient: Patient) -> Iterator[Finding]:
 
 
 def _restarts(patient: Patient, workload: Workload) -> Finding:
-    arguments = [str(word) for key in ("command", "args") for word in workload.container.get(key) or ()]
-    policy = workload.container.get("restartPolicy")
+    once, policy = "once" in arguments(workload.container), workload.container.get("restartPolicy")
     seen = [Evidence(_at(workload, "restartPolicy", of=workload.container), str(policy))]
-    if workload.listed == "containers" or "once" in arguments or policy == "Always":
-        return ok("it runs beside the target" if "once" not in arguments else "it runs once, before the others", evidence=seen)
+    if workload.listed == "containers" or once or policy == "Always":
+        return ok("it runs once, before the others" if once else "it runs beside the target", evidence=seen)
     told = "an init container that never ends: without restartPolicy: Always, the target never starts"
     return failed(told, evidence=seen, mends=[ours(patient, {"restartPolicy": "Always"})])
 
@@ -301,7 +319,7 @@ def _links(patient: Patient) -> Iterator[Finding]:
 def _service_links(patient: Patient, workload: Workload) -> Finding:
     links = workload.spec.get("enableServiceLinks")
     seen = [Evidence(_at(workload, "enableServiceLinks"), str(links).lower() if links is not None else "not there, which is true")]
-    called = [name for name in workload.services if name.startswith("reloader")]
+    called = [name for name in workload.services if f"{name}-".startswith("reloader-")]
     if links is False or not called:
         return ok(
             "no Service's variables begin like this program's" if links is not False else "no Service's variables come in", evidence=seen
@@ -314,8 +332,15 @@ def _security(workload: Workload, container: Manifest) -> dict[str, Any]:
     return {**(workload.spec.get("securityContext") or {}), **(container.get("securityContext") or {})}
 
 
-def _capabilities(container: Manifest) -> Manifest:
-    return (container.get("securityContext") or {}).get("capabilities") or {}
+def _capabilities(container: Manifest, key: str) -> list[str]:
+    found = (container.get("securityContext") or {}).get("capabilities") or {}
+    return [str(each).removeprefix("CAP_") for each in found.get(key) or ()]
+
+
+def _has_kill(workload: Workload, added: list[str], dropped: list[str]) -> bool:
+    """Return whether our container, if it is root's, has KILL: engines give it to root unless it is dropped."""
+    privileged = (workload.container.get("securityContext") or {}).get("privileged") is True
+    return privileged or ("KILL" not in dropped and ("KILL" in added or "ALL" not in dropped))
 
 
 def _at(workload: Workload, key: str, *, of: Manifest | None = None) -> str:

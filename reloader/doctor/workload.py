@@ -44,7 +44,7 @@ class Workload:
     @property
     def name(self) -> str:
         """Return what it is called."""
-        return str(self.document.get("metadata", {}).get("name", ""))
+        return _name(self.document)
 
     @property
     def way(self) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ class Workload:
 
     def others(self) -> tuple[Manifest, ...]:
         """Return the containers that run beside the reloader."""
-        return tuple(each for each in self.spec.get("containers") or () if each is not self.container)
+        return tuple(each for each in named(self.spec, "containers") if each is not self.container)
 
     def target(self, *names: str) -> Manifest | None:
         """Return the container of the target: the only other one, or the only one that any of these names speaks of."""
@@ -80,9 +80,9 @@ def read(paths: Sequence[Path], standard_input: TextIO) -> Workload:
 
     """
     documents = [(str(path), document) for path in paths for document in _documents(path, standard_input)]
-    services = tuple(str(each.get("metadata", {}).get("name", "")) for _, each in documents if each.get("kind") == "Service")
+    services = tuple(_name(each) for _, each in documents if each.get("kind") == "Service")
     found = [workload for file, document in documents for workload in _workloads(file, document, services)]
-    lasting = [each for each in found if "once" not in _arguments(each.container)] or found
+    lasting = [each for each in found if "once" not in arguments(each.container)] or found
     if not lasting:
         kinds = ", ".join(sorted({str(document.get("kind")) for _, document in documents})) or "nothing"
         raise Unfit(f"no container in them runs reloader (by its command, arguments, image or name); found: {kinds}")
@@ -93,8 +93,15 @@ def read(paths: Sequence[Path], standard_input: TextIO) -> Workload:
 
 
 def named(container: Manifest, key: str) -> Iterator[Manifest]:
-    """Yield the entries of a list in a container."""
-    return (each for each in container.get(key) or () if isinstance(each, dict))
+    """Yield the entries of a list in a container, or of one of containers or volumes in a Pod."""
+    listed = container.get(key)
+    return (each for each in listed if isinstance(each, dict)) if isinstance(listed, list) else iter(())
+
+
+def arguments(container: Manifest) -> list[str]:
+    """Return the words that a container is started with."""
+    listed = (container.get(key) for key in ("command", "args"))
+    return [str(word) for words in listed if isinstance(words, list) for word in words]
 
 
 def _documents(path: Path, standard_input: TextIO) -> Iterator[Manifest]:
@@ -104,13 +111,20 @@ def _documents(path: Path, standard_input: TextIO) -> Iterator[Manifest]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Unfit(f"{path} cannot be read as YAML: {getattr(error, 'strerror', None) or ' '.join(str(error).split())}") from None
     for document in read:
-        if not isinstance(document, dict):
-            raise Unfit(f"{path} holds something that is no manifest")
-        yield from (each for each in document.get("items") or ()) if document.get("kind") == "List" else (document,)
+        several = isinstance(document, dict) and document.get("kind") == "List"
+        for each in (document.get("items") or ()) if several else (document,):
+            if not isinstance(each, dict):
+                raise Unfit(f"{path} holds something that is no manifest")
+            yield each
+
+
+def _name(document: Manifest) -> str:
+    metadata = document.get("metadata")
+    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
 
 
 def _workloads(file: str, document: Manifest, services: tuple[str, ...]) -> Iterator[Workload]:
-    if document.get("kind") not in _TEMPLATES:
+    if str(document.get("kind")) not in _TEMPLATES:
         return
     spec = _spec(document)
     for listed in LISTS:
@@ -127,16 +141,11 @@ def _spec(document: Manifest) -> Manifest:
 
 
 def _runs_reloader(container: Manifest) -> bool:
-    words = _arguments(container)
     if container.get("command"):
-        return any(word.rpartition("/")[2] == "reloader" for word in words)
+        return any(word.rpartition("/")[2] == "reloader" for word in arguments(container))
     image = str(container.get("image", "")).rpartition("/")[2].partition("@")[0].partition(":")[0]
     return image in ("reloader", "config-reloader") or container.get("name") == "reloader"
 
 
-def _arguments(container: Manifest) -> list[str]:
-    return [str(word) for key in ("command", "args") for word in container.get(key) or ()]
-
-
 def _words(container: Manifest) -> str:
-    return " ".join((str(container.get("name", "")), str(container.get("image", "")), *_arguments(container)))
+    return " ".join((str(container.get("name", "")), str(container.get("image", "")), *arguments(container)))

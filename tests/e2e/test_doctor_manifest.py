@@ -180,6 +180,75 @@ def test_what_is_wrong_in_a_manifest_is_found_and_its_patch_mends_it(drawn: Draw
     assert drawn.examine().wrong() == {}
 
 
+def the_nodes_processes(drawn: Drawn) -> None:
+    without("shareProcessNamespace")(drawn)
+    drawn.deployment["spec"]["template"]["spec"]["hostPID"] = True
+
+
+def root_as_engines_have_it(drawn: Drawn, **more: Any) -> None:
+    other_user(drawn)
+    drawn.ours["securityContext"] |= {"runAsUser": 0, "runAsNonRoot": False, "capabilities": {}, **more}
+
+
+def privileged_root(drawn: Drawn) -> None:
+    root_as_engines_have_it(drawn, capabilities={"drop": ["ALL"]}, privileged=True, allowPrivilegeEscalation=True)
+
+
+def a_folder_of_a_volume(drawn: Drawn, **theirs: str) -> None:
+    """Have the set in a folder of what is mounted; the target gets the folder itself, or what it is in."""
+    drawn.configure(volume={"path": "/srv/live", "target_path": "/etc/nginx/live", "files": {"a": {"content": "b"}}})
+    mounts(drawn.ours, "live")["mountPath"] = "/srv"
+    mounts(drawn.nginx, "live").update(theirs)
+
+
+def another_port(drawn: Drawn, **ours: Any) -> None:
+    drawn.ours.update(ours)
+    drawn.ours["ports"][0]["containerPort"] = 8081
+
+
+def a_service_called_almost_like_us(drawn: Drawn) -> None:
+    service_called_like_us(drawn)
+    drawn.manifests[-1]["metadata"]["name"] = "reloaders"
+
+
+RIGHT = {
+    "the processes of the node": the_nodes_processes,
+    "root with what engines give it": root_as_engines_have_it,
+    "privileged root": privileged_root,
+    "a folder of the volume for both": lambda drawn: a_folder_of_a_volume(drawn, mountPath="/etc/nginx"),
+    "a folder of the volume by subPath": lambda drawn: a_folder_of_a_volume(drawn, subPath="live"),
+    "another port by an option": lambda drawn: another_port(drawn, args=["run", "--listen", "[::]:8081"]),
+    "another port by an option in one word": lambda drawn: another_port(drawn, args=["run", "--listen=[::]:8081"]),
+    "another port by a variable": lambda drawn: another_port(drawn, env=[{"name": "RELOADER_SERVER__LISTEN", "value": "[::]:8081"}]),
+    "a Service called almost like us": a_service_called_almost_like_us,
+}
+
+
+@pytest.mark.parametrize("plant", RIGHT.values(), ids=RIGHT)
+def test_what_is_right_in_another_way_is_not_wrong(drawn: Drawn, plant: Callable[[Drawn], object]):
+    plant(drawn)
+    assert drawn.examine().wrong() == {}
+
+
+def test_probes_of_endpoints_that_are_off_are_told_so(drawn: Drawn):
+    drawn.ours["args"] = ["run", "--listen", "off"]
+    found = drawn.examine()
+    assert found.wrong() == {"manifest.probes": "failed"}
+    assert {each["told"] for each in found.of("manifest.probes")} == {"nobody answers it: server.listen is off"}
+
+
+def test_root_that_drops_kill_may_not_signal_everyone(drawn: Drawn):
+    root_as_engines_have_it(drawn, capabilities={"drop": ["KILL"]})
+    assert drawn.examine().wrong() == {"manifest.users": "failed"}
+
+
+def test_a_patch_says_everything_in_full(drawn: Drawn):
+    """Both containers get a user, and neither is an alias of the other."""
+    drawn.spec["securityContext"].pop("runAsUser")
+    text = drawn.examine().of("manifest.users")[0]["mends"][0]["text"]
+    assert text.count("runAsUser: 10001") == 2
+
+
 def test_a_volume_that_nobody_mounts_is_made(drawn: Drawn):
     """There is no evidence of what is not there; the patch makes the volume and both mounts."""
     for container in (drawn.ours, drawn.nginx):
@@ -204,6 +273,11 @@ def test_a_stream_may_come_from_the_standard_input(drawn: Drawn):
         ("kind: ConfigMap\n", "no container in them runs reloader (by its command, arguments, image or name); found: ConfigMap"),
         ("a: [", "cannot be read as YAML: "),
         ("- 1\n", "holds something that is no manifest"),
+        ("kind: List\nitems: [1]\n", "holds something that is no manifest"),
+        ("kind: Service\nmetadata:\n", "no container in them runs reloader"),
+        ("kind: [Pod]\n", "no container in them runs reloader"),
+        ("kind: Pod\nspec: {containers: {name: a}}\n", "no container in them runs reloader"),
+        ("kind: Pod\nspec: {containers: [{name: a, command: 5}]}\n", "no container in them runs reloader"),
     ],
 )
 def test_manifests_that_tell_nothing_are_a_finding(drawn: Drawn, text: str, told: str):

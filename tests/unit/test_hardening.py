@@ -210,7 +210,15 @@ def test_an_error_that_nothing_catches_tells_no_value():
     """In no thread, and where none can be raised; the exit status says that something went wrong."""
     done = subprocess.run([sys.executable, "-c", UNCAUGHT], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["internal error: ValueError", "internal error: KeyError", "internal error: KeyError"]
+    told = ["internal error: ValueError", "internal error: KeyError", "internal error: KeyError"]
+    assert done.stderr.splitlines() == [f"reloader: {each}" for each in told]
+
+
+def test_an_error_that_nothing_catches_is_told_where_nobody_logs():
+    """As in the doctor, which tells in findings what is logged: else it would end with nothing but a status."""
+    silent = 'import logging; logging.getLogger("reloader").addHandler(logging.NullHandler())\n' + UNCAUGHT
+    done = subprocess.run([sys.executable, "-c", silent], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == "reloader: internal error: KeyError"
 
 
 def test_the_command_is_private_before_anything_else_of_it_is_loaded():
