@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import permutations
 from keyword import iskeyword
-from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from reloader import plan, sources
 from reloader.render import RESERVED_NAMES
 from reloader.settings.model import Document
 from reloader.settings.tree import MISSING, Loc, Problem, Tree
+from reloader.settings.volumes import is_within
 
 _PROOFS = ("alive", "workers", "http", "command")
 _MAY_BE_EMPTY = ("content", "default", "prefix", "write")
@@ -203,7 +203,7 @@ def _failure(document: Document) -> Iterator[Problem]:
     if failure.fallback is not None:
         if volume is None:
             yield ("failure", "fallback"), "expected only with a volume, to which it is published"
-        elif PurePath(failure.fallback).is_relative_to(volume.path):
+        elif is_within(failure.fallback, volume.path):
             yield ("failure", "fallback"), "expected a directory of its own, not one within volume.path"
     names = [plan.closing_name(action) for action in failure.when_closed]
     for position, name in enumerate(names):
@@ -240,7 +240,7 @@ def _state(document: Document) -> Iterator[Problem]:
         return
     if not path.startswith("/"):
         yield ("state", "path"), "expected an absolute path, such as /run/reloader"
-    elif document.volume is not None and PurePath(path).is_relative_to(document.volume.path):
+    elif document.volume is not None and is_within(path, document.volume.path):
         yield ("state", "path"), "expected a directory that the target never mounts, and so none within volume.path"
 
 
@@ -250,7 +250,7 @@ def _is_host(host: str) -> bool:
             return host.endswith("]") and bool(ip_address(host[1:-1]))
         except ValueError:
             return False
-    return bool(re.fullmatch(r"[A-Za-z0-9._-]*", host))
+    return bool(re.fullmatch(r"([A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?)?", host))
 
 
 def _folders(names: Sequence[str]) -> Iterator[Problem]:

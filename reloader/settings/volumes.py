@@ -84,13 +84,18 @@ class Configured:
 
 
 def between_files(files: Sequence[Configured]) -> Iterator[Mistake]:
-    """Yield what cannot be in one process together, at the place of the later file."""
+    """Yield what cannot be in one process together, mostly at the place of the later file."""
     for first, second in combinations(files, 2):
         there = first.tree.place(()).where
         if first.document.name == second.document.name:
             yield _mistake(second, ("name",), f"{there} has a pipeline of this name already")
         if _nested(first.document.volume, second.document.volume):
             yield _mistake(second, ("volume", "path"), f"{there} has a volume in the same directory, or within one another")
+        for one, other in ((first, second), (second, first)):
+            state, volume = one.document.state.path, other.document.volume
+            if state is not None and volume is not None and is_within(state, volume.path):
+                message = f"expected a directory that no target mounts, and {other.tree.place(()).where} has its volume there"
+                yield _mistake(one, ("state", "path"), message)
         if _runs(first) and _runs(second):
             yield _mistake(second, ("target", "kind"), f"{there} has a target of kind exec already, and one process runs one program")
         for section, key in PROCESS_WIDE:
@@ -109,8 +114,12 @@ def _runs(file: Configured) -> bool:
 def _nested(first: plan.Volume | None, second: plan.Volume | None) -> bool:
     if first is None or second is None:
         return False
-    one, other = (Path(os.path.realpath(volume.path)) for volume in (first, second))
-    return one.is_relative_to(other) or other.is_relative_to(one)
+    return is_within(first.path, second.path) or is_within(second.path, first.path)
+
+
+def is_within(path: str, directory: str) -> bool:
+    """Return whether a path is a directory or below it, by whatever links it goes."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
 
 
 def _differ(first: Configured, second: Configured, section: str, key: str) -> bool:

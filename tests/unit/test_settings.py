@@ -158,6 +158,23 @@ def test_files_cannot_share_or_nest_their_volumes(write, inner):
         assert mistakes(order) == [f"{order[1]}:3:10: volume.path: {order[0]} has a volume in the same directory, or within one another"]
 
 
+@pytest.mark.parametrize("inner", ["", "/state", "/../live/state"])
+def test_the_state_is_never_where_the_target_of_another_file_reads(write, inner):
+    """Leases and their token would be before its eyes."""
+    first, second = write(with_volume("/srv/live"), "a.yaml"), write(f"{PIPELINE}state: {{path: /srv/live{inner}}}\n", "b.yaml")
+    for order in ([first, second], [second, first]):
+        assert mistakes(order) == [
+            f"{second}:3:9: state.path: expected a directory that no target mounts, and {first} has its volume there"
+        ]
+
+
+def test_a_link_to_the_volume_is_the_volume(write, tmp_path):
+    (tmp_path / "live").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "live")
+    path = write(f"{with_volume(tmp_path / 'live')}state: {{path: {tmp_path}/link/state}}\nfailure: {{fallback: {tmp_path}/link/a}}\n")
+    assert [told.split(": ")[1] for told in mistakes([path])] == ["state.path", "failure.fallback"]
+
+
 def test_neighbouring_volumes_are_fine(write):
     paths = [write(with_volume("/srv/live"), "a.yaml"), write(with_volume("/srv/live2"), "b.yaml")]
     assert len(settings.load(paths, {}).pipelines) == 2
