@@ -56,7 +56,8 @@ def _by_wish(pipeline: Pipeline, wish: Wish, world: World) -> str:
         exact = _exact(volume, _record(home), wish, world)
         leave(home, exact, world)
     except OSError as error:
-        raise NotPossible(f"{pipeline.name}: {error.filename or home}: {error.strerror}; run as the user that reloader runs as") from None
+        mend = "; run as the user that reloader runs as" if isinstance(error, PermissionError) else ""
+        raise NotPossible(f"{pipeline.name}: {error.filename or home}: {error.strerror}{mend}") from None
     except NotPossible as reason:
         raise NotPossible(f"{pipeline.name}: {reason}") from None
     if not _was_taken(home):

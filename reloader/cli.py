@@ -54,11 +54,17 @@ def _run(options: argparse.Namespace) -> int:
         supervisor = Supervisor(plan, places, lambda: _startable(options), World(), signals)
     except OSError as error:
         print(
-            f"reloader: cannot listen on {plan.server.listen}: {os.strerror(error.errno or 0)}; set server.listen, or off for none",
+            f"reloader: cannot listen on {plan.server.listen}: {_said(error)}; set server.listen, or off for none",
             file=sys.stderr,
         )
         return FAILED
     return supervisor.run()
+
+
+def _said(error: OSError) -> str:
+    """Return the words of the system, which Python adds to; a resolver has its own, by numbers below 0."""
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else str(error.strerror or error).partition(" (while ")[0]
 
 
 def _once(options: argparse.Namespace) -> int:

@@ -45,9 +45,9 @@ class Onlooker:
             Unanswered: nobody answers, or another program does.
 
         """
-        document = _by_socket(self.state) if self.state else None
+        document, why_not = _by_socket(self.state) if self.state else (None, "")
         if document is None:
-            document = _by_http(_address(self.listen))
+            document = _by_http(_address(self.listen), why_not)
         if not {"at", "ready", "pipelines"} <= document.keys():
             raise Unanswered("what answers is no reloader, or one of another version")
         return document
@@ -162,26 +162,31 @@ def _has_colours(stream: TextIO) -> bool:
     return _is_screen(stream) and not os.environ.get("NO_COLOR")
 
 
-def _by_socket(directory: Path) -> Document | None:
-    """Return the document from the control socket, or None where nobody listens or may be asked there."""
+def _by_socket(directory: Path) -> tuple[Document | None, str]:
+    """Return the document from the control socket; None, and why, where nobody listens or may be asked there."""
     try:
         answer = control.ask(directory, {"do": "status"})
-    except control.Unreachable:
-        return None
-    return answer.get("status") if answer else None
+    except control.Unreachable as error:
+        return None, str(error)
+    if answer is None:
+        return None, f"nobody listens on {directory / control.NAME}"
+    return answer.get("status"), f"{directory / control.NAME}: {'; '.join(map(str, answer.get('said', ())))}"
 
 
-def _by_http(address: str | None) -> Document:
+def _by_http(address: str | None, why_not: str) -> Document:
+    """Return the document from the endpoint; `why_not` says why the control socket gave none, where there may be one."""
     if address is None:
-        raise Unanswered("server.listen is off, so nothing can be asked; give it an address, or set state.path")
+        mend = f"{why_not}; is `reloader run` up?" if why_not else "give it an address, or set state.path"
+        raise Unanswered(f"server.listen is off, so nothing can be asked there; {mend}")
+    before = f"{why_not}; " if why_not else ""
     try:
         with build_opener(ProxyHandler({})).open(f"http://{address}/status", timeout=5) as answer:
             return dict(json.load(answer))
     except HTTPError as error:
-        raise Unanswered(f"{address} answered {error.code}: {error.read(1000).decode(errors='replace').strip()}") from None
+        raise Unanswered(f"{before}{address} answered {error.code}: {error.read(1000).decode(errors='replace').strip()}") from None
     except (URLError, OSError, HTTPException, ValueError, TypeError) as error:
         reason = getattr(error, "reason", error)
-        raise Unanswered(f"nothing answers on {address} ({reason}); is `reloader run` up, and server.listen not off?") from None
+        raise Unanswered(f"{before}nothing answers on {address} ({reason}); is `reloader run` up, and server.listen not off?") from None
 
 
 def _address(listen: str) -> str | None:

@@ -181,6 +181,18 @@ def test_without_a_sidecar_the_wish_is_taken_at_the_next_start(make: Make) -> No
     assert not (pod.live / "..reloader" / "wish.json").exists()
 
 
+def test_a_wish_that_cannot_be_left_is_told_with_what_mends_that(make: Make) -> None:
+    """Another user would not help where something is in the way."""
+    pod = make().begin()
+    pod.sidecar.stop()
+    (pod.live / "..reloader" / "wish.json.tmp").mkdir()
+
+    refused = pod.hand("rollback")
+
+    assert refused.returncode == 1
+    assert "wish.json.tmp: Is a directory\n" in refused.stderr
+
+
 def test_a_held_generation_that_the_target_refuses_goes_back_to_the_confirmed_one_which_is_held(make: Make, tmp_path: Path) -> None:
     pod = make(state=tmp_path / "state").begin()
     pod.say("refuse")

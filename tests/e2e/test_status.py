@@ -17,6 +17,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from reloader.control import Control
+from reloader.onlooker import Onlooker, Unanswered
 from reloader.plan import Server as Plan
 from reloader.server import Endpoints, Server
 from reloader.status import Metrics, Status
@@ -273,6 +275,25 @@ def test_a_stranger_on_the_port_is_no_reloader(body):
     assert done.returncode == 1
     assert done.stderr.startswith("reloader: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def refusing(tmp_path: Path) -> Iterator[Path]:
+    """A directory in which the control socket answers with a refusal."""
+    served = Control(tmp_path / "state", lambda _: {"done": False, "said": ["you may not; run as another user"]})
+    served.open()
+    yield tmp_path / "state"
+    served.close()
+
+
+def test_why_the_socket_gave_nothing_is_told_where_nothing_else_does(refusing):
+    """Also where there is no endpoint to be asked then; what mends it is not to set what is set."""
+    for listen in ("off", f"127.0.0.1:{free_port()}"):
+        with pytest.raises(Unanswered, match=r"control\.sock: you may not; run as another user") as reason:
+            Onlooker(refusing, listen).ask()
+        assert "set state.path" not in str(reason.value)
+    with pytest.raises(Unanswered, match=r"nobody listens on .*/control\.sock; is `reloader run` up"):
+        Onlooker(refusing / "elsewhere", "off").ask()
 
 
 def test_without_a_configuration_the_usual_address_is_asked():
