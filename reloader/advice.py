@@ -43,7 +43,7 @@ def delays(pipelines: Iterable[Pipeline]) -> Iterator[str]:
             if isinstance(made.backend, Consul):
                 servers.setdefault(made.backend.address, []).append((made.backend, made.read))
     for address, asked in servers.items():
-        most = asked[0][0].max_connections
+        most = min(backend.max_connections for backend, _ in asked)
         if len(set(asked)) > most:
             yield f"{address}: {_delay(set(asked), most)}"
 

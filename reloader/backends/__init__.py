@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from reloader.backends.directory import Backend as DirectoryBackend
 from reloader.backends.reads import Heartbeat, Inbox, ReadingBackend
 from reloader.backends.turns import Turns
-from reloader.plan import BackendPlan, Directory, Local
+from reloader.plan import BackendPlan, Consul, Directory, Local, Vault
 from reloader.world import World
 
 log = logging.getLogger("reloader")
@@ -77,15 +77,18 @@ class Backends:
         """Return the backend of this plan; `release` it as often."""
         backend, users = self._open.get(plan) or (self._make(plan), 0)
         self._open[plan] = (backend, users + 1)
+        self._bind(plan)
         return backend
 
     def release(self, plan: BackendPlan) -> None:
         """Give a backend back."""
-        backend, users = self._open.pop(plan)
+        backend, users = self._open[plan]
         if users > 1:
-            self._open[plan] = (backend, users - 1)
-        else:
-            backend.close()
+            self._open[plan] = (backend, users - 1)  # never away meanwhile: other threads look for it
+            return
+        del self._open[plan]
+        backend.close()
+        self._bind(plan)
 
     def get(self, plan: BackendPlan) -> Backend:
         """Return the backend of a plan that was acquired."""
@@ -139,8 +142,23 @@ class Backends:
         """Return the turns at one address: the bound on connections holds over all identities and pipelines."""
         if isinstance(plan, Directory):
             return None
-        address, connections = ("local", LOCAL_READS) if isinstance(plan, Local) else (plan.address, plan.max_connections)
+        address, connections = _bound(plan)
         return self._turns.setdefault(address, Turns(address, connections, self._world))
+
+    def _bind(self, plan: BackendPlan) -> None:
+        """Have no more connections to an address than the strictest of the plans allows that are in use there."""
+        if isinstance(plan, Directory):
+            return
+        address, _ = _bound(plan)
+        bounds = [_bound(each) for each in self._open if not isinstance(each, Directory)]
+        allowed = [connections for where, connections in bounds if where == address]
+        if allowed and min(allowed) != self._turns[address].connections:
+            self._turns[address].bound(min(allowed))
+
+
+def _bound(plan: Vault | Consul | Local) -> tuple[str, int]:
+    """Return an address, and how many connections to it a plan allows."""
+    return ("local", LOCAL_READS) if isinstance(plan, Local) else (plan.address.rstrip("/"), plan.max_connections)
 
 
 def _revoke(backend: Leasing) -> None:

@@ -51,6 +51,14 @@ class Turns:
         """How many reads run at once."""
         return self._connections
 
+    def bound(self, connections: int) -> None:
+        """Run that many reads at once from now on; a thread that is one too many ends after the read that it is at."""
+        with self._changed:
+            self._connections = connections
+            self._changed.notify_all()
+            while self._grow():
+                pass
+
     def crowded(self) -> bool:
         """Return whether there are more jobs than connections, be they due or not."""
         with self._changed:
@@ -66,9 +74,7 @@ class Turns:
         with self._changed:
             self._jobs.add(job)
             self._schedule(job, -inf)
-            if self._threads < min(self._connections, len(self._jobs)):
-                threading.Thread(target=self._work, name=f"{self._address}#{next(self._order)}", daemon=True).start()
-                self._threads += 1  # not before it runs: there may be too many threads already
+            if self._grow():
                 return
             running = [other for other, _ in self._busy.values()] if len(self._busy) == self._threads else []
         any(other.let_go() for other in running)
@@ -101,6 +107,19 @@ class Turns:
         with self._changed:
             return tuple((thread, until) for thread, (_, until) in self._busy.items())
 
+    def _grow(self) -> bool:
+        """Start a thread if there is work for one more; return whether there was."""
+        if self._threads >= self._needed():
+            return False
+        threading.Thread(target=self._work, name=f"{self._address}#{next(self._order)}", daemon=True).start()
+        self._threads += 1  # not before it runs: there may be too many threads already
+        return True
+
+    def _needed(self) -> int:
+        """Return how many threads there is work for; one whose job was removed under it is at that until it ends, and serves no other."""
+        lost = sum(job.ended for job, _ in self._busy.values())
+        return min(self._connections, len(self._jobs) + lost)
+
     def _schedule(self, job: Job, at: float) -> None:
         job.due = at
         self._share(job, at)
@@ -132,7 +151,7 @@ class Turns:
     def _next(self, name: str) -> Job | None:
         """Return the job whose turn it is, waiting for it; None when this thread is needed no more."""
         with self._changed:
-            while self._threads <= len(self._jobs):
+            while self._threads <= self._needed():
                 wait = IDLE
                 while self._queue:
                     at, _, job = self._queue[0]

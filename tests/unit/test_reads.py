@@ -347,6 +347,38 @@ class TestBackends:
         for plan in plans:
             backends.release(plan)
 
+    def test_the_strictest_bound_in_use_holds_at_an_address(self) -> None:
+        """Also after a change of it, which needs no restart."""
+        backends = Backends(WORLD)
+        wide, narrow = (Consul(address=f"http://127.0.0.1:1{end}", max_connections=most) for end, most in (("", 8), ("/", 2)))
+        turns = backends.acquire(wide)._turns
+        assert turns.connections == 8
+        assert backends.acquire(narrow)._turns is turns
+        assert turns.connections == 2
+        backends.release(narrow)
+
+        assert turns.connections == 8
+        backends.release(wide)
+
+    def test_a_shared_backend_is_there_while_somebody_gives_it_back(self) -> None:
+        """Other threads look for it."""
+
+        class Lasting(dict[Any, Any]):
+            def pop(self, *_: Any) -> Any:
+                raise AssertionError("away for a moment")
+
+            __delitem__ = pop
+
+        backends, plan = Backends(WORLD), Consul(address="http://127.0.0.1:1")
+        backend = backends.acquire(plan)
+        backends.acquire(plan)
+        known, backends._open = backends._open, Lasting(backends._open)
+        backends.release(plan)
+        assert backends.get(plan) is backend
+        backends._open = known
+        for _ in range(2):
+            backends.release(plan)
+
 
 def test_what_one_read_brings_for_others_is_theirs() -> None:
     """It comes together, they are not done by themselves meanwhile, and again once they are not served any more."""

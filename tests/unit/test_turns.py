@@ -230,6 +230,70 @@ def test_a_removed_read_is_done_no_more(make: Callable[[int], Reads]) -> None:
     assert not reads.turns.busy()
 
 
+def hung(reads: Reads) -> tuple[Job, threading.Event]:
+    """Return a job that is done until the event is set, and removed meanwhile."""
+    began, go = threading.Event(), threading.Event()
+
+    def run(_hold: float) -> float:
+        began.set()
+        go.wait(6 * PATIENCE)
+        return inf
+
+    job = reads.add(run)
+    assert began.wait(PATIENCE)
+    return job, go
+
+
+def test_a_removed_read_that_hangs_takes_no_thread_from_another(make: Callable[[int], Reads]) -> None:
+    """What is left goes on, though the connection is in use until it ends."""
+    reads, ran = make(2), threading.Semaphore(0)
+    other = reads.add(lambda hold: (ran.release(), inf)[1])
+    assert ran.acquire(timeout=PATIENCE)
+    job, go = hung(reads)
+    reads.turns.remove(job)
+
+    reads.turns.hurry(other)
+
+    assert ran.acquire(timeout=PATIENCE)
+    go.set()
+
+
+def test_a_new_read_does_not_wait_for_a_removed_one_that_hangs(make: Callable[[int], Reads]) -> None:
+    """A changed configuration may be what mends it."""
+    reads, ran = make(2), threading.Event()
+    job, go = hung(reads)
+    reads.turns.remove(job)
+
+    reads.add(lambda hold: (ran.set(), inf)[1])
+
+    assert ran.wait(PATIENCE)
+    go.set()
+    eventually(lambda: threads() == 1)
+
+
+def test_another_bound_holds_from_now_on(make: Callable[[int], Reads]) -> None:
+    """More run at once as soon as they may, and fewer once those that are too many are done."""
+    reads, started, go = make(1), threading.Semaphore(0), threading.Event()
+
+    def run(_hold: float) -> float:
+        started.release()
+        go.wait(6 * PATIENCE)
+        return inf
+
+    for _ in range(3):
+        reads.add(run)
+    assert started.acquire(timeout=PATIENCE)
+    reads.turns.bound(2)
+    assert started.acquire(timeout=PATIENCE)
+    assert threads() == 2
+
+    reads.turns.bound(1)
+    go.set()
+
+    assert started.acquire(timeout=PATIENCE)
+    eventually(lambda: threads() == 1)
+
+
 def test_threads_come_back_after_all_were_gone(make: Callable[[int], Reads]) -> None:
     """An address that was left may be used again."""
     reads = make(1)
