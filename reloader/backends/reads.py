@@ -104,7 +104,7 @@ class ReadingBackend(ABC):
         self._world = world
         self._longest_read = longest_read
         self._backoff = backoff or Backoff()
-        self._gate = Gate(turns, world, self._backoff)
+        self._gate = Gate(turns, world, self._patience)
         self._lock = threading.RLock()  # what one read brings may be an outcome of others
         self._watched: dict[Hashable, _Watched] = {}
 
@@ -112,8 +112,8 @@ class ReadingBackend(ABC):
     def fetch(self, read: Hashable, state: Any, hold: float) -> Fetched:
         """Do one read, and return what came of it; `state` is what the last success left.
 
-        Where the server can hold a read until there is news, it may for `hold` seconds at most; 0 after a failure, so that it is seen at
-        once that the server is back.
+        Where the server can hold a read until there is news, it may for `hold` seconds at most; 0 after a failure of this read or of the
+        server, so that it is seen at once that it is back.
 
         Raises:
             ReadFailed: there is no answer.
@@ -140,6 +140,10 @@ class ReadingBackend(ABC):
     def repeatable(self, read: Hashable) -> bool:  # noqa: ARG002 - for subclasses
         """Return whether `look` may read this again: not if it mints something, or if it is watched anyway."""
         return True
+
+    def interval(self, read: Hashable) -> float:  # noqa: ARG002 - for subclasses
+        """Return every how many seconds a read is done while all is well; 0 where that is no matter of time."""
+        return 0.0
 
     def rehearse(self, read: Hashable, *, issue: bool = True) -> str | None:  # noqa: ARG002 - for subclasses
         """Return what can be told of a read without doing it, where that would leave something behind; None where it may be done.
@@ -240,7 +244,8 @@ class ReadingBackend(ABC):
         if (told := self._gate.enter(watched.job)) is not None:
             return self._held_up(watched, told)
         try:
-            fetched = self.fetch(watched.read, watched.state, 0.0 if watched.is_failing else hold)
+            at_once = watched.is_failing or self._gate.is_closed
+            fetched = self.fetch(watched.read, watched.state, 0.0 if at_once else hold)
         except LetGo:
             self._gate.leave(watched.job)
             return self._world.clock.now()
@@ -267,9 +272,15 @@ class ReadingBackend(ABC):
             return self._gate.due(watched.job)
         self._gate.failed_alone(watched.job, answered=failed.kind is not FailureKind.UNREACHABLE)
         watched.failures += 1
+        backoff = self._backoff.patient(self.interval(watched.read))
         # Beside what the server asked for, so that those who were told the same time do not come back as one.
-        delay = self._backoff.delay(watched.failures, self._world.random)
-        return now + (failed.retry_after or 0.0) + min(delay, max(failed.again_by - now, self._backoff.floor(watched.failures)))
+        delay = backoff.delay(watched.failures, self._world.random)
+        return now + (failed.retry_after or 0.0) + min(delay, max(failed.again_by - now, backoff.floor(watched.failures)))
+
+    def _patience(self) -> Backoff:
+        """Return the backoff of the server as a whole: that of the read that is done most often."""
+        intervals = [self.interval(read) for read in tuple(self._watched)]
+        return self._backoff.patient(min((each for each in intervals if each), default=0.0))
 
     def _held_up(self, watched: _Watched, told: ReadFailed) -> float:
         """Tell those who wait, once, that the server is not asked."""

@@ -26,10 +26,12 @@ class House(ReadingBackend):
         super().__init__(self.turns, world, longest_read=5.0)
         self.server = server
         self.asked: list[tuple[float, Hashable]] = []
+        self.holds: dict[Hashable, float] = {}
         self.inboxes: dict[Hashable, Recorder] = {}
 
     def fetch(self, read: Hashable, state: Any, hold: float) -> Fetched:
         self.asked.append((self.clock.now(), read))
+        self.holds[read] = hold
         answer = self.server(read)
         if isinstance(answer, Exception):
             raise answer
@@ -85,6 +87,17 @@ def test_an_outage_costs_one_sequence_of_backoff_however_many_read(seed, outage,
 
     assert is_one_backoff(asked + house.times(ended)[:1])
     assert all(house.times(ended, read) and isinstance(house.inboxes[read].got[-1][1], Reading) for read in range(reads))
+
+
+def test_who_asks_a_failing_server_does_not_wait_for_news_there(house):
+    """Though its own reads never failed: whether the server is back, the others wait to hear."""
+    house.read("fine", "failing")
+    house.run(0.001)
+    house.server = lambda read: DOWN if read == "failing" else fine(read)
+    for read in ("failing", "fine"):
+        house._watched[read].job.run(60.0)
+
+    assert house.holds == {"failing": 60.0, "fine": 0.0}
 
 
 @pytest.mark.parametrize("seed", range(3))
