@@ -24,9 +24,9 @@ def certificate_validity(pem: str | bytes) -> Validity | None:
 
     try:
         certificate = x509.load_pem_x509_certificate(text[begin : end + len(END)])
-    except ValueError:
+        return Validity(certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
+    except (ValueError, x509.InvalidVersion):
         return None
-    return Validity(certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
 
 
 def certificate_end(pem: str | bytes) -> float | None:

@@ -15,7 +15,7 @@ from reloader.snapshot import Failure, Outcome, Value
 from reloader.world import World
 
 ANSWERS_WITHIN = 120.0
-"""How many seconds all sources may take together; each read has a deadline of its own, which is shorter."""
+"""How many seconds all sources may take together; what has not answered then is not waited for, nor begun."""
 NAMES = 20
 """How many names of a mapping are told."""
 
@@ -42,9 +42,10 @@ def online(pipeline: Pipeline, world: World, *, issue: bool = True) -> tuple[See
         asked = [_Asked(pipeline, name, backends, ends) for name in pipeline.sources]
         for backend in {id(each.backend): each.backend for each in asked}.values():
             ends.callback(_revoke, backend, unrevoked)
-        for each in asked:
-            each.begin(ends, issue=issue)
         deadline = world.clock.now() + ANSWERS_WITHIN
+        for each in asked:
+            if world.clock.now() < deadline:
+                each.begin(ends, issue=issue)
         seen = [each.seen(deadline - world.clock.now(), world.clock.now()) for each in asked]
     return (*seen, *unrevoked)
 

@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from reloader import online as online_module
+from reloader.world import World
+from tests.e2e.hours import loaded
 from tests.e2e.sidecar import reloader
 from tests.servers.consul import Consul
+from tests.servers.misbehaving import hang, misbehaving
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
@@ -67,6 +71,21 @@ def test_names_types_and_versions_are_told_and_no_value(tmp_path, openbao, consu
     assert "a list of 1, each with id, address, port, tags, meta, node" in said["web"]
     assert "a mapping of 1 (tls.key: text)" in said["mount"]
     assert answer.returncode == 0
+
+
+def test_what_all_sources_take_together_is_bounded(tmp_path, monkeypatch):
+    """Of a server that hangs, however many there are: what is not begun in time is not asked."""
+    monkeypatch.setattr(online_module, "ANSWERS_WITHIN", 0.0)
+    with misbehaving(hang) as server:
+        sources = "".join(f"  s{number}: {{kind: vault, path: secret/s{number}}}\n" for number in range(3))
+        pipeline = loaded(
+            f"vault: {{address: '{server.address}', auth: {{token: {CANARY}}}}}\nsources:\n{sources}target: {{kind: none}}\n", tmp_path
+        )
+        seen = online_module.online(pipeline, World())
+
+    assert [(each.name, each.good) for each in seen] == [(f"s{number}", False) for number in range(3)]
+    assert all("no answer within" in each.told for each in seen)
+    assert not server.exchanges
 
 
 def test_a_source_that_fails_is_told_and_is_a_failure(tmp_path, openbao, consul_server: Consul):

@@ -1,5 +1,6 @@
 """How long certificates are valid."""
 
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,15 @@ def test_the_first_certificate_counts_whatever_is_around_it(tmp_path: Path, pem:
     assert certificate_end(pem.decode()) == end
     assert certificate_end("\udcff" + pem.decode()) == end
     assert certificate_end(certificate.read_bytes() + pem) > end
+
+
+def test_a_certificate_of_no_version_that_there_is_has_no_end() -> None:
+    """Nothing is wrong with it but that: it is told by the parser with an error of its own."""
+    data = ssl.PEM_cert_to_DER_cert(LONG_LIVED)
+    assert certificate_validity(ssl.DER_cert_to_PEM_cert(data)) is not None
+    fourth = data.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04")
+    assert fourth != data
+    assert certificate_validity(ssl.DER_cert_to_PEM_cert(fourth)) is None
 
 
 def test_of_several_files_the_one_that_ends_first_counts(tmp_path: Path, pem: bytes) -> None:
