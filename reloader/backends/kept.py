@@ -22,6 +22,7 @@ class Kept:
         self._world = world
         self._descriptor: int | None = None
         self._saved = b""
+        self._closed = False
         self._trouble = ""
 
     def load(self) -> Mapping[str, Any] | None:
@@ -47,7 +48,7 @@ class Kept:
     def save(self, kept: Mapping[str, Any]) -> None:
         """Write what is to be kept, if it changed and the file is ours."""
         data = json.dumps({"version": VERSION, **kept}).encode()
-        if data == self._saved or not self._open():
+        if data == self._saved or self._closed or not self._open():
             return
         disk, temporary = self._world.disk, self._path.with_suffix(".tmp")
         try:
@@ -70,7 +71,8 @@ class Kept:
             self._say(error)
 
     def close(self) -> None:
-        """Let another process have the file."""
+        """Let another process have the file; nothing is written any more."""
+        self._closed = True
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None

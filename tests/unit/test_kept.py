@@ -31,6 +31,17 @@ def test_what_is_saved_is_there_for_the_next_run_and_for_nobody_else(directory):
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
+def test_what_comes_after_the_end_keeps_the_file_from_nobody(directory):
+    """A request under way may end later than its backend."""
+    mine, theirs = kept(directory), kept(directory)
+    mine.save({"whose": "mine"})
+    mine.close()
+    mine.save({"whose": "mine still"})
+    theirs.save({"whose": "theirs"})
+
+    assert json.loads((directory / "vault-1.json").read_text())["whose"] == "theirs"
+
+
 def test_nothing_kept_is_nothing(directory):
     assert kept(directory).load() is None
 
