@@ -1,12 +1,16 @@
-"""Why a request brought no answer at all: the errors of `reloader.world.session` as failures that a person can act on."""
+"""What both servers' clients know of HTTP: the errors of `reloader.world.session` as failures that a person can act on, and headers."""
 
 import ssl
+from collections.abc import Mapping
 
 import requests
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from reloader.snapshot import FailureKind
 from reloader.world.session import RedirectRefused, TooLarge
+
+LONGEST_RETRY_AFTER = 300.0
+"""How many seconds a server may ask us to wait: a slip of a proxy must not silence a source for a day."""
 
 
 def explain(error: requests.RequestException, section: str) -> tuple[FailureKind, str]:
@@ -24,6 +28,17 @@ def explain(error: requests.RequestException, section: str) -> tuple[FailureKind
         case requests.Timeout():
             return FailureKind.UNREACHABLE, f"{told}; check the server's load, and the network in between"
     return FailureKind.UNREACHABLE, f"{told}; check that the server runs, and {section}.address"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of a Retry-After; its other form, a date, would need the server's clock."""
+    text = headers.get("Retry-After", "")
+    return min(float(text), LONGEST_RETRY_AFTER) if text.isdecimal() else None
+
+
+def fits_header(text: str) -> bool:
+    """Return whether a token can be sent; requests quotes a header that it cannot send in its error, so such a one must not get there."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 def what_happened(error: requests.RequestException) -> str:

@@ -4,12 +4,13 @@ import base64
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reloader.backends.consul import Backend, client as consul_client
+from reloader.backends.consul import Backend, Since, client as consul_client
 from reloader.backends.consul.reads import Key, Nodes, Prefix, Read, Service, Services
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
@@ -62,7 +63,7 @@ def backend_of(plan: Consul) -> Iterator[Backend]:
 
 def fetch(server: Misbehaving, read: Read = KEY, state: int | None = None, hold: float = 60, **plan: Any) -> Any:
     with backend_of(Consul(address=server.address, token=Secret(TOKEN), **plan)) as backend:
-        return backend.fetch(read, state, hold)
+        return backend.fetch(read, None if state is None else Since(state, token=1), hold)
 
 
 def failure(behave: Behaviour, read: Read = KEY, **options: Any) -> ReadFailed:
@@ -208,7 +209,7 @@ class TestQueries:
             fetched = fetch(server)
 
             assert server.exchanges[0].query == {}
-        assert fetched.state == 7
+        assert fetched.state.index == 7
 
     def test_later_ones_wait_from_the_index(self) -> None:
         """The server may hold them for as long as the turn lasts."""
@@ -245,9 +246,21 @@ class TestQueries:
     ) -> None:
         """Below what was seen, or the same too soon, the server was restored, or lags: the leader is asked, without waiting."""
         with misbehaving(lambda exchange: answer_key(exchange, X_Consul_Index=answered)) as server:
-            assert fetch(server, state=state).state == then
+            assert fetch(server, state=state).state.index == then
 
             assert [exchange.query for exchange in server.exchanges[1:]] == [{}] * (state is not None and int(answered) <= state)
+
+    def test_another_token_waits_for_no_news(self, tmp_path: Path) -> None:
+        """What it may read beside the old one's is no change to the server, which would hold the answer back."""
+        token_file, indexes, state = tmp_path / "token", count(7), None
+        with misbehaving(lambda exchange: answer_key(exchange, X_Consul_Index=str(next(indexes)))) as server:
+            with backend_of(Consul(address=server.address, token_file=str(token_file))) as backend:
+                for token in ("one", "one", "two", "two"):
+                    token_file.write_text(token)
+                    state = backend.fetch(KEY, state, 2.5).state
+
+            asked = [(exchange.headers["x-consul-token"], exchange.query.get("index")) for exchange in server.exchanges]
+        assert asked == [("one", None), ("one", "7"), ("two", None), ("two", "9")]
 
     def test_an_answer_is_not_asked_for_again_too_soon(self) -> None:
         """A busy key is no busy loop."""

@@ -27,6 +27,16 @@ def threads_of(address: str) -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(address)]
 
 
+def test_a_datacenter_that_is_not_there_is_told_as_such(consul_server: Consul) -> None:
+    """The server says 500, as for much else."""
+    watching = Watching(consul_server.address, datacenter="nowhere")
+    inbox = watching.watch(Key("app/flags"))
+    eventually(lambda: inbox.failures)
+    watching.close()
+
+    assert "knows no way to the datacenter nowhere; check consul.datacenter" in inbox.latest.reason
+
+
 class TestKey:
     """The text of one key."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reloader.backends.consul import Backend as Consul, client as consul_client
+from reloader.backends.consul import Backend as Consul, Since, client as consul_client
 from reloader.backends.consul.reads import Fold, Key, Nodes, Prefix, Read, Service, Services
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Turns
@@ -428,12 +428,15 @@ def test_a_fault_at_the_end_is_told_for_what_could_not_be_revoked(house, fault, 
 # Consul
 
 
+NEWS = Since(7, token=1)
+
+
 @dataclass(frozen=True)
 class Query:
     """What is asked of Consul when the fault comes."""
 
     read: Read
-    index: int | None = None
+    since: Since | None = None
     faults: Collection[str] = tuple(SOME)
 
 
@@ -443,8 +446,8 @@ QUERIES = {
     "service": Query(Service("web")),
     "services": Query(Services()),
     "nodes": Query(Nodes()),
-    "blocking key": Query(Key("app/flags"), 7, tuple(FAULTS)),
-    "blocking fold": Query(Fold("app/"), 7, tuple(FAULTS)),
+    "blocking key": Query(Key("app/flags"), NEWS, tuple(FAULTS)),
+    "blocking fold": Query(Fold("app/"), NEWS, tuple(FAULTS)),
 }
 
 
@@ -459,7 +462,7 @@ def test_a_fault_of_consul_has_a_class_and_a_reason_that_names_address_path_and_
     asked = len(house.server.exchanges)
     house.fails(fault)
     before = house.clock.now()
-    told = failure(house, lambda: backend.fetch(query.read, query.index, 0.05))
+    told = failure(house, lambda: backend.fetch(query.read, query.since, 0.05))
 
     assert told.kind is fault.consul.kind
     assert fault.consul.words in str(told)
@@ -485,7 +488,7 @@ def test_a_fault_of_the_leader_is_told_where_another_server_is_not_believed(hous
             consul(exchange)
 
     house.server.behave = behave
-    told = failure(house, lambda: backend.fetch(Key("app/flags"), 7, 0.05))
+    told = failure(house, lambda: backend.fetch(Key("app/flags"), NEWS, 0.05))
 
     if fault.connects:
         assert told.kind is fault.consul.kind

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reloader.backends.consul import Backend as Consul
+from reloader.backends.consul import Backend as Consul, Since
 from reloader.backends.consul.reads import Fold, Key, Nodes, Prefix, Read, Service, Services
 from reloader.backends.reads import Fetched, ReadFailed
 from reloader.backends.turns import Turns
@@ -143,7 +143,7 @@ def test_no_header_of_consul_is_a_mistake_of_ours(name, text):
         for status in (200, 429, 503):
             headers = {"X_Consul_Index": "7", name: text}
             server.behave = lambda exchange, headers=headers, status=status: exchange.answer(KEYS, status=status, **headers)
-            for state in (None, 7):
+            for state in (None, Since(7, token=0)):
                 taken_or_refused(server, lambda state=state: backend.fetch(Key("app/flags"), state, 0.01))
         backend.close()
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from reloader.backends.reads import Fetched, ReadFailed
+from reloader.backends.transport import LONGEST_RETRY_AFTER
 from reloader.backends.turns import Turns
 from reloader.backends.vault import Backend, Secret, Write
 from reloader.backends.vault.client import Client
-from reloader.backends.vault.exchange import LONGEST_RETRY_AFTER
 from reloader.plan import Vault, VaultAuth
 from reloader.snapshot import FailureKind, Mailbox
 from reloader.world import World

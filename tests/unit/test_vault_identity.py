@@ -75,7 +75,7 @@ def reads(client: Client) -> bool:
     return bool(client.get("kv/app").body["data"] == {"password": "one"})
 
 
-def changes_of(client: Client, look: Callable[[Token, Token], Any] = lambda old, new: (old, new)) -> list[Any]:
+def changes_of(client: Client, look: Callable[[Token, Token | None], Any] = lambda old, new: (old, new)) -> list[Any]:
     """Return a list that grows with what is seen when there is a new token."""
     seen: list[Any] = []
     client.identity.on_new_token(lambda old, new: seen.append(look(old, new)))
@@ -241,6 +241,18 @@ def test_a_token_that_ended_while_the_server_was_sealed_is_replaced_by_whoever_a
         eventually(lambda: reads(client))
 
 
+def test_that_a_token_ended_without_a_successor_is_told(own_site):
+    """What hangs on it is dead, however late it would be looked at."""
+    own_site.role.change(token_ttl="2s")
+    with own_site.client() as client:
+        changes = changes_of(client)
+        client.identity.token()
+        own_site.server.seal()
+        last = client.identity.token()
+        assert eventually(lambda: [old.serial for old, new in changes if new is None]) == [last.serial]
+        own_site.server.unseal()
+
+
 def test_many_who_ask_at_once_cost_one_login(site):
     with site.client() as client:
         threads = [threading.Thread(target=client.identity.token) for _ in range(20)]
@@ -380,6 +392,34 @@ def test_another_token_in_the_file_is_taken_at_once_and_told(site, tmp_path):
         token_file.write_text(site.server.policy_token(READS, ttl="1h"))
         assert reads(client)
         assert changes == [(first.serial, client.identity.token().serial, False)]
+
+
+def test_another_token_in_the_file_is_taken_though_nobody_asks_for_one(site, tmp_path):
+    token_file = tmp_path / "token"
+    token_file.write_text(site.server.policy_token(READS, ttl="1h"))
+    with site.client(VaultAuth(token_file=str(token_file))) as client:
+        changes = changes_of(client, lambda old, new: (old.serial, new.serial, client.identity.lives(old)))
+        first = client.identity.token()
+        token_file.write_text("")
+        token_file.write_text(site.server.policy_token(READS, ttl="1h"))
+        eventually(lambda: changes)
+        assert changes == [(first.serial, client.identity.token().serial, True)]
+
+
+def test_the_end_of_a_given_token_is_told_unless_somebody_else_put_it_off(site):
+    renewable_by_others = READS + f'path "{RENEW}" {{ capabilities = ["deny"] }}'
+    for ttl, told in (("2s", True), ("3s", False)):
+        token = site.server.policy_token(renewable_by_others if not told else READS, ttl=ttl, renewable=not told)
+        with site.client(given(token)) as client:
+            changes = changes_of(client, lambda old, new: (old.serial, new))
+            first = client.identity.token()
+            if told:
+                eventually(lambda changes=changes: changes)
+                assert changes == [(first.serial, None)]
+                continue
+            site.server.client().auth.token.renew(token, increment="1h")
+            eventually(lambda client=client, first=first: client.identity.token().ends > first.ends + 1000)
+            assert not changes
 
 
 def test_nothing_of_a_token_shows_its_text(site):

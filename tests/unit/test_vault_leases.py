@@ -279,6 +279,16 @@ class TestKept:
             own_openbao.stop(kill=True)
             assert made.again().watch(read).readings[0].value == first.value
 
+    def test_what_replaces_it_is_not_doubted_with_it(self, openbao, database, long, tmp_path):
+        """Whose token what was kept had been issued with is asked of that alone."""
+        with bench(openbao, state=tmp_path) as made:
+            made.watch(long).reading()
+            made.close()
+            leases = made.again().backend._leases
+            assert long in leases._unproven
+            leases.take(leases.current(long))
+            assert long not in leases._unproven
+
     def test_another_read_gets_none_of_it(self, openbao, database, long, short, tmp_path):
         with bench(openbao, state=tmp_path) as made:
             first = made.watch(long).reading()
@@ -399,6 +409,48 @@ def test_a_token_of_ours_is_revoked_with_all_that_hangs_on_it(openbao, database,
         first = made.watch(read).reading()
         assert made.backend.revoke() == ()
         eventually(lambda: first.value["username"] not in database.minted())
+
+
+def test_what_a_batch_token_issued_is_revoked_one_by_one(openbao, database, tmp_path):
+    """No server revokes the token itself, nor what hangs on it, before its end."""
+    read = Secret(database.role(openbao, "slow", ttl="1h", max_ttl="2h"))
+    auth = logins(openbao, tmp_path, token_ttl="1h", token_type="batch")
+    openbao.client().sys.create_or_update_policy("app", MAY_ISSUE + 'path "sys/leases/revoke" { capabilities = ["update"] }')
+    with bench(openbao, state=tmp_path / "state", auth=auth) as made:
+        first = made.watch(read).reading()
+        made.close()
+        assert made.again().watch(read).reading().value == first.value
+        assert made.backend.revoke() == ()
+        eventually(lambda: first.value["username"] not in database.minted())
+
+
+def test_what_ended_with_its_token_is_issued_anew_once_the_server_is_back(own_openbao, database, tmp_path):
+    """Long before its own renewal would be due."""
+    database.connect(own_openbao)
+    read = Secret(database.role(own_openbao, "slow", ttl="1h", max_ttl="2h"))
+    with bench(own_openbao, auth=logins(own_openbao, tmp_path, token_ttl="4s", token_max_ttl="4s")) as made:
+        inbox, identity = made.watch(read), made.backend._client.identity
+        inbox.reading()
+        own_openbao.seal()
+        last = identity._held.token
+        before = inbox.users
+        eventually(lambda: not identity.lives(last))
+        own_openbao.unseal()
+        eventually(lambda: inbox.users[len(before) :])
+        fresh = inbox.reading()
+        assert database.lets_in(fresh.value["username"], fresh.value["password"])
+
+
+def test_another_token_in_the_file_has_it_issued_anew_though_nothing_is_due(openbao, database, tmp_path):
+    read = Secret(database.role(openbao, "slow", ttl="1h", max_ttl="2h"))
+    token_file = tmp_path / "token"
+    token_file.write_text(unknown_life(openbao))
+    with bench(openbao, auth=VaultAuth(token_file=str(token_file))) as made:
+        inbox = made.watch(read)
+        first = inbox.reading()
+        token_file.write_text(unknown_life(openbao))
+        eventually(lambda: inbox.users != [first.value["username"]])
+    assert not inbox.failures
 
 
 def test_while_nothing_new_can_be_issued_the_old_one_is_renewed(openbao, database, since, tmp_path):

@@ -212,6 +212,17 @@ def test_a_server_that_repeats_what_was_sent_is_not_quoted(scene):
     assert "(invalid password '***')" in str(failure(lambda: scene.client().get("kv/app")))
 
 
+@pytest.mark.parametrize("end", ["\n", "\\n", "  "], ids=["as it is", "written out", "spaces"])
+def test_what_was_sent_is_known_again_however_its_lines_end(scene, end):
+    """A private key, for one."""
+    lines = [CANARY, f"{CANARY}  more", "the end"]
+    scene.plays["/v1/pki/import"] = says(400, errors=[f"cannot use {end.join(lines)}"])
+    told = failure(lambda: scene.client().post("pki/import", {"pem": "\n".join(lines)}))
+    assert "***" in str(told)
+    assert "more" not in str(told)
+    assert "the end" not in str(told)
+
+
 def test_a_proxy_that_answers_for_the_server_is_no_refused_login(scene):
     scene.plays[LOGIN] = lambda exchange: exchange.answer("<html>", status=403)
     assert "answered 403 as no Vault does" in str(failure(lambda: scene.client().get("kv/app")))
@@ -228,6 +239,13 @@ def test_a_given_token_is_not_used_before_the_server_can_tell_of_it(scene, fault
     scene.plays[LOOK_UP] = says(data={"accessor": "a1", "ttl": 100, "expire_time": "2030-01-01T00:00:00Z", "creation_ttl": 100})
     assert client.get("kv/app").token.serial == "a1"
     assert client.identity.token().ends == pytest.approx(scene.clock.now() + 100, abs=5)
+
+
+def test_a_given_token_of_which_less_than_a_second_is_left_does_not_live_for_ever(scene):
+    """Its life is told in whole seconds."""
+    scene.plays[LOOK_UP] = says(data={"accessor": "a1", "ttl": 0, "expire_time": "2030-01-01T00:00:00Z", "creation_ttl": 100})
+    token = scene.client(VaultAuth(token=Secret(f"s.{CANARY}"))).identity.token()
+    assert token.ends <= scene.clock.now() + 1
 
 
 def test_a_given_token_is_renewed_again_after_a_failure(scene, caplog):

@@ -6,6 +6,7 @@ https://developer.hashicorp.com/consul/api-docs/features/blocking says what a cl
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 from reloader import plan as plans
@@ -24,6 +25,15 @@ MISSING_AGAIN = 300.0
 """How often a key that does not exist is read by itself where a fold would show it, so that it is seen when it is denied instead."""
 
 
+@dataclass(frozen=True)
+class Since:
+    """Since when news is asked for."""
+
+    index: int
+    token: int
+    """Under which of our tokens: what another one may read is no news to the server, which would hold the answer back."""
+
+
 class Backend(ReadingBackend):
     """One server and identity; each thread that reads has a connection of its own."""
 
@@ -32,6 +42,8 @@ class Backend(ReadingBackend):
         self._plan = plan
         self._folding = Folding(self, turns, world.clock)
         self._token: str | None = None
+        self._tokens = 0
+        """How many there were so far."""
         self._connections_lock = threading.Lock()
         self._idle: list[Connection] = []
         self._used: dict[Connection, Read | None] = {}  # with the read that it waits for news of
@@ -79,25 +91,27 @@ class Backend(ReadingBackend):
                 connection.close()
             self._idle.clear()
 
-    def _fetch(self, read: Read, state: int | None, hold: float) -> Fetched:
-        token = self._current_token()
-        with self._connection(read, holding=bool(state and hold)) as connection:
-            answer = connection.ask(read, token, state, hold)
+    def _fetch(self, read: Read, state: Since | None, hold: float) -> Fetched:
+        token, number = self._current_token()
+        index = state.index if state is not None and state.token == number else None
+        with self._connection(read, holding=bool(index and hold)) as connection:
+            answer = connection.ask(read, token, index, hold)
         now = self._world.clock.now()
         current_until = now + DEADLINE + max(BLOCKING_WAIT * 17 / 16, self._turns.round())
-        again, state = now + answer.took * ANSWER_INTERVAL, answer.index
+        again, state = now + answer.took * ANSWER_INTERVAL, Since(answer.index, number)
         if answer.value is None and self._is_shown(read):
             again, state = next_poll(now, MISSING_AGAIN, self._world.random), None
         reading = Reading(value=answer.value, at=now, current_until=current_until + again - now, detail=_detail(answer))
         return Fetched(reading=reading, due=again, state=state)
 
-    def _current_token(self) -> str | None:
+    def _current_token(self) -> tuple[str | None, int]:
+        """Return the token to use now, and which one of ours it is."""
         token = token_of(self._plan)
         with self._lock:
             if token != self._token:
-                self._token = token
+                self._token, self._tokens = token, self._tokens + 1
                 self._folding.new_token()
-        return token
+            return token, self._tokens
 
     def _is_shown(self, read: Read) -> bool:
         with self._lock:

@@ -12,7 +12,7 @@ from requests import RequestException, Response, Timeout, codes
 from reloader import plan as plans
 from reloader.backends.consul.reads import Read
 from reloader.backends.reads import ReadFailed
-from reloader.backends.transport import concerns_all, explain
+from reloader.backends.transport import concerns_all, explain, fits_header, retry_after
 from reloader.snapshot import FailureKind, Value
 from reloader.world import World
 
@@ -35,12 +35,11 @@ DEADLINE = 10.0
 """How many seconds an answer may take, beside the time that the server was told to hold it."""
 LONGEST_LAG = 2.0
 """How many seconds a server may have been without its leader for its answer to count; the leader is asked then."""
-LONGEST_RETRY_AFTER = 300.0
-"""How many seconds the server may ask us to wait: a slip of a proxy must not silence a source for a day."""
 
 # The first index that makes a query block; a server that says 0 would make it a busy loop.
 _LEAST_INDEX = 1
 _NO_LEADER = b"leader"
+_NO_PATH = b"No path to datacenter"
 
 
 @dataclass(frozen=True)
@@ -126,6 +125,7 @@ class _Transport:
         self.lag = 0.0
         """For how many seconds whoever answered was without its leader."""
         self._address = plan.address.rstrip("/")
+        self._datacenter = plan.datacenter
         self._headers = {"X-Consul-Namespace": plan.namespace, "X-Consul-Partition": plan.partition}
         self._session = session
         self._read = read
@@ -170,9 +170,12 @@ class _Transport:
 
     def _busy(self, response: Response) -> ReadFailed:
         status = response.status_code
-        too_many = status == codes.too_many_requests
-        what = "asked for fewer requests; raise its limits" if too_many else "cannot answer, or has no leader; see its log"
-        after = _retry_after(response)
+        what = "cannot answer, or has no leader; see its log"
+        if status == codes.too_many_requests:
+            what = "asked for fewer requests; raise its limits"
+        elif _NO_PATH in response.content:
+            what = f"knows no way to the datacenter {self._datacenter}; check consul.datacenter, and that its servers reach that one"
+        after = retry_after(response.headers)
         all_alike = after is not None or status == codes.service_unavailable or _NO_LEADER in response.content
         return ReadFailed(FailureKind.UNREACHABLE, self.where(f"status {status}: {what}"), retry_after=after, everywhere=all_alike)
 
@@ -204,14 +207,7 @@ def token_of(plan: plans.Consul) -> str | None:
 
 
 def _checked(plan: plans.Consul, token: str, where: str) -> str:
-    # requests quotes a header that it cannot send in its error, so such a token must not get that far.
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    if not fits_header(token):
         what = f"{where} holds no token: one line of printable characters was expected"
         raise ReadFailed(FailureKind.MISCONFIGURED, f"{plan.address}: {what}", everywhere=True)
     return token
-
-
-def _retry_after(response: Response) -> float | None:
-    """Return the seconds of a Retry-After; its other form, a date, would need the server's clock."""
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), LONGEST_RETRY_AFTER) if text.isdecimal() else None

@@ -15,7 +15,7 @@ from hvac.adapters import RawAdapter
 from requests import RequestException, Response, codes
 
 from reloader.backends.reads import ReadFailed
-from reloader.backends.transport import concerns_all, explain
+from reloader.backends.transport import concerns_all, explain, retry_after
 from reloader.plan import Vault
 from reloader.snapshot import FailureKind
 from reloader.world import World
@@ -23,8 +23,6 @@ from reloader.written import Secret
 
 DEADLINE = 10.0
 """How many seconds one request may take in all."""
-LONGEST_RETRY_AFTER = 300.0
-"""How many seconds the server may ask us to wait: a slip of a proxy must not silence a source for a day."""
 
 _LONGEST_QUOTE = 200
 _SHORTEST_MASKED = 4
@@ -154,7 +152,7 @@ class Exchange:
         self._session.close()
 
     def _said_no(self, method: str, path: str, response: Response, body: Mapping[str, Any], sent: Mapping[str, Any]) -> Answered:
-        meaning, retry_after = _meaning(response.status_code, body), _retry_after(response)
+        meaning, wait = _meaning(response.status_code, body), retry_after(response.headers)
         capability = "read" if method == "get" else "update"
         text = meaning.text.format(status=response.status_code, path=path, capability=capability, method=method.upper())
         return Answered(
@@ -163,15 +161,10 @@ class Exchange:
             status=response.status_code,
             body=body,
             said=_quoted(body, sent),
-            retry_after=retry_after,
+            retry_after=wait,
             # Who asks for fewer requests and says for how long means all of them.
-            everywhere=meaning.everywhere or (response.status_code == codes.too_many_requests and retry_after is not None),
+            everywhere=meaning.everywhere or (response.status_code == codes.too_many_requests and wait is not None),
         )
-
-
-def fits_header(text: str) -> bool:
-    """Return whether a token can be sent; requests quotes a header that it cannot send in its error, so such a one must not get there."""
-    return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 def _json(response: Response) -> Mapping[str, Any]:
@@ -210,13 +203,10 @@ def _errors(body: Mapping[str, Any]) -> str:
 def _quoted(body: Mapping[str, Any], sent: Mapping[str, Any]) -> str:
     """Return what the server said in parentheses, short, and without what it was sent: that may be a password."""
     text = _errors(body)
-    for value in sent.values():
-        if isinstance(value, str) and len(value) >= _SHORTEST_MASKED:
-            text = text.replace(value, "***")
+    texts = [value for value in sent.values() if isinstance(value, str)]
+    # Each line too, since the server may have written their ends in another way.
+    parts = {" ".join(part.split()) for value in texts for part in (value, *value.splitlines())}
+    for part in sorted(parts, key=len, reverse=True):
+        if len(part) >= _SHORTEST_MASKED:
+            text = text.replace(part, "***")
     return f" ({text[:_LONGEST_QUOTE]})" if text else ""
-
-
-def _retry_after(response: Response) -> float | None:
-    """Return the seconds of a Retry-After; its other form, a date, would need the server's clock."""
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), LONGEST_RETRY_AFTER) if text.isdecimal() else None

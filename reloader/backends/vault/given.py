@@ -7,20 +7,32 @@ from math import inf
 from typing import Any, TypeVar
 
 from reloader.backends.reads import ReadFailed
-from reloader.backends.vault.exchange import Answered, fits_header
+from reloader.backends.transport import fits_header
+from reloader.backends.turns import Turns
+from reloader.backends.vault.exchange import Answered, Exchange
 from reloader.backends.vault.identity import Identity
 from reloader.backends.vault.login import read_file
 from reloader.backends.vault.token import Held, Life, Token, held
+from reloader.plan import Vault
 from reloader.snapshot import FailureKind
+from reloader.world import World
 from reloader.written import Secret
 
 log = logging.getLogger(__name__)
+
+LOOK = 2.0
+"""Seconds between two looks into the file while nobody asks for a token: what hangs on the old one may end long before it is due."""
 
 T = TypeVar("T")
 
 
 class GivenIdentity(Identity):
-    """The token of `vault.auth.token` or `token_file`; the file is read each time, so that another token in it is taken at once."""
+    """The token of `vault.auth.token` or `token_file`; the file is read for each request, and now and then without one."""
+
+    def __init__(self, plan: Vault, exchange: Exchange, turns: Turns, world: World) -> None:
+        super().__init__(plan, exchange, turns, world)
+        self._missed = 0
+        """How many looks in a row found no token that is one."""
 
     def again(self, refused: Token, began: float, failed: Answered, send: Callable[[Token], T]) -> T:  # noqa: ARG002 - for logins
         """Send a request again if there is another token by now; see `Identity`."""
@@ -58,11 +70,39 @@ class GivenIdentity(Identity):
     def _take(self, new: Held) -> None:
         if not new.life.renewable:
             self._let_end(new)
+        if self._auth.token_file is not None:
+            self._missed, self._look_at = 0, self._world.clock.now() + LOOK
         super()._take(new)
+
+    def _look(self) -> None:
+        """Take another token that is in the file by now; what is wrong with it, who asks for one is told."""
+        now = self._world.clock.now()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK
+        try:
+            self._current()
+            self._missed = 0
+        except ReadFailed:
+            self._missed += 1
+            self._look_at = self._world.clock.now() + max(LOOK, self._backoff.delay(self._missed, self._world.random))
+
+    def _ended(self, known: Held) -> None:
+        """Take that a token has ended, unless whoever gave it had it renewed; a limited one is spared that question."""
+        began = self._world.clock.now()
+        try:
+            life = self._look_up(known.token) if known.life.uses is None else None
+        except ReadFailed:
+            self._later(known)
+            return
+        if life is None:
+            super()._ended(known)
+        else:
+            self._take(held(known.token.text, life, began, self._world.random, ours=False))
 
     def _let_end(self, known: Held) -> None:
         """Say when a token ends that nothing renews."""
-        known.due = inf
+        known.due = known.token.ends
         if known.token.ends < inf:
             log.warning("the token of %s ends at %s and cannot be renewed; put a new one there before", self._where(), self._end(known))
 

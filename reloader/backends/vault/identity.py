@@ -47,10 +47,12 @@ class Identity(ABC):
         self._lock = threading.Lock()
         self._held: Held | None = None
         self._ends: dict[str, float] = {}  # of each token that is not known to have ended
-        self._followers: list[Callable[[Token, Token], None]] = []
+        self._followers: list[Callable[[Token, Token | None], None]] = []
         self._keepers: list[Callable[[], None]] = []
-        self._news: list[tuple[Token, Token]] = []
+        self._news: list[tuple[Token, Token | None]] = []
         self._changed = self._closed = self._is_tended = False
+        self._look_at = inf
+        """When to look whether there is another token, though nobody asks for one."""
         self._job = Job(self._tend, 2 * REQUESTS * DEADLINE)
 
     @abstractmethod
@@ -72,7 +74,7 @@ class Identity(ABC):
 
     @abstractmethod
     def _care(self, known: Held) -> None:
-        """Renew or replace a token that is due."""
+        """Renew or replace a token that lives and is due."""
 
     def token(self) -> Token:
         """Return the token to use now; one is had where there is none.
@@ -97,8 +99,11 @@ class Identity(ABC):
         """Return whether a token of this run, or one that was adopted, is not known to have ended."""
         return self._world.clock.now() < self._ends.get(token.serial, -inf)
 
-    def on_new_token(self, tell: Callable[[Token, Token], None]) -> None:
-        """Call `tell(old, new)` from now on when there is a new token: what was issued with the old one ends with it."""
+    def on_new_token(self, tell: Callable[[Token, Token | None], None]) -> None:
+        """Call `tell(old, new)` from now on when there is a new token: what was issued with the old one ends with it.
+
+        `new` is None where the old one has ended and there is none yet.
+        """
         self._followers.append(tell)
 
     def on_change(self, tell: Callable[[], None]) -> None:
@@ -159,22 +164,33 @@ class Identity(ABC):
             if old is not None and old.token.serial != new.token.serial:
                 self._news.append((old.token, new.token))
             tend = self._turns.hurry if self._is_tended else self._turns.add
-            if new.due < inf and not self._closed:
+            if min(new.due, self._look_at) < inf and not self._closed:
                 self._is_tended = True
                 tend(self._job)
 
     def _tend(self, _hold: float) -> float:
         try:
             with self._alone():
+                self._look()
                 known = self._held
                 if known is not None and known.due <= self._world.clock.now():
-                    self._care(known)
+                    (self._care if self.lives(known.token) else self._ended)(known)
         except Exception as error:
             log.exception("vault token not renewed", exc_info=without_values(error))
             if (known := self._held) is not None:
                 self._later(known)
         known = self._held
-        return inf if known is None else known.due
+        return inf if known is None else min(known.due, self._look_at)
+
+    @abstractmethod
+    def _look(self) -> None:
+        """Take another token, if it is time to look for one, and there is one."""
+
+    def _ended(self, known: Held) -> None:
+        """Tell of a token that ended without a successor; who asks for one next has it, and who is told will ask."""
+        known.due = inf
+        with self._lock:
+            self._news.append((known.token, None))
 
     @abstractmethod
     def _let_end(self, known: Held) -> None:

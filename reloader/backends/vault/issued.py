@@ -105,7 +105,7 @@ class Form:
         kind = "write" if isinstance(issued.read, Write) else "read"
         token = {"serial": issued.token.serial, "ends": self._wall(issued.token.ends), "mark": self.mark(issued.token)}
         if issued.token.ours:
-            token["text"] = issued.token.text.reveal()
+            token |= {"text": issued.token.text.reveal(), "batch": issued.token.batch}
         times = {name: self._wall(getattr(issued, name)) for name in _TIMES}
         term = None if issued.term == inf else issued.term
         return {kind: asdict(issued.read), "token": token, "value": issued.value, "lease": issued.lease, "term": term, **times}
@@ -121,7 +121,8 @@ class Form:
             read = next(cls(**plain[kind]) for kind, cls in _READS.items() if kind in plain)
             token, term = plain["token"], plain["term"]
             at, ends, renew, anew = (self._boot(plain[name]) for name in _TIMES)
-            known = Token(Hidden(token.get("text", "")), str(token["serial"]), self._boot(token["ends"]), ours="text" in token)
+            ours, batch = "text" in token, bool(token.get("batch"))
+            known = Token(Hidden(token.get("text", "")), str(token["serial"]), self._boot(token["ends"]), ours, batch)
             made = Issued(
                 read=read,
                 token=known,

@@ -40,7 +40,7 @@ class Keeping:
             return
         try:
             self._take(kept)
-        except (LookupError, TypeError, ValueError):  # among them vault_issued.Damaged
+        except (LookupError, TypeError, ValueError):  # among them `Damaged`
             self._kept.set_aside()
 
     def save(self) -> None:

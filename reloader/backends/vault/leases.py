@@ -86,6 +86,7 @@ class Leases:
             if before is not None and before.lease:
                 self._older.append(_Older(before, issued.at))
             self._current[issued.read] = issued
+            self._unproven.pop(issued.read, None)
             self._losses.setdefault(issued.read, _Loss()).last_issue = issued.at
             self._forget_ended()
         self.save()
@@ -155,15 +156,15 @@ class Leases:
         return lambda: self._release(held) if held is not None else None
 
     def revoke(self) -> tuple[str, ...]:
-        """Revoke every lease, and the tokens that are ours; return why some could not be."""
+        """Revoke every lease, and the tokens that are ours, with which theirs end; return why some could not be."""
         with self._lock:
             issued = [*self._current.values(), *(older.issued for older in self._older)]
             self._current.clear()
             self._older.clear()
         self.save()
-        theirs = {each.lease: each for each in issued if each.lease and not each.token.ours}
-        tokens = {each.token.serial: each.token for each in issued if each.token.ours}
-        reasons = [self._lessor.revoke_lease(lease) for lease in theirs]
+        leases = dict.fromkeys(each.lease for each in issued if each.lease and not each.token.revocable)
+        tokens = {each.token.serial: each.token for each in issued if each.token.revocable}
+        reasons = [self._lessor.revoke_lease(lease) for lease in leases]
         identity = self._client.identity
         identity.revoke()
         reasons += [self._lessor.revoke_token(token) for token in tokens.values() if identity.lives(token)]
@@ -252,8 +253,8 @@ class Leases:
             self._current[issued.read] = issued
         return issued
 
-    def _succeed(self, old: Token, _new: Token) -> None:
-        """Have what hangs on a token issued anew with the next one, before the old one ends."""
+    def _succeed(self, old: Token, _new: Token | None) -> None:
+        """Have what hangs on a token issued anew with the next one, before the old one ends where it still lives."""
         now, identity = self._world.clock.now(), self._client.identity
         left = old.ends - now if identity.lives(old) else 0.0
         with self._lock:

@@ -10,7 +10,8 @@ from typing import Any
 from requests import codes
 
 from reloader.backends.reads import ReadFailed
-from reloader.backends.vault.exchange import Answered, Exchange, fits_header
+from reloader.backends.transport import fits_header
+from reloader.backends.vault.exchange import Answered, Exchange
 from reloader.backends.vault.token import Life
 from reloader.plan import Vault, VaultAuth
 from reloader.snapshot import FailureKind

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from requests import codes
 
 from reloader.backends.reads import ReadFailed
+from reloader.backends.transport import fits_header
 from reloader.backends.turns import Turns
-from reloader.backends.vault.exchange import Answered, Exchange, fits_header
+from reloader.backends.vault.exchange import Answered, Exchange
 from reloader.backends.vault.identity import Identity
 from reloader.backends.vault.login import Logins
 from reloader.backends.vault.token import Held, Token, held
@@ -120,10 +121,11 @@ class OwnIdentity(Identity):
         self._failures, self._failed = 0, None
         return held(text, life, began, self._world.random, ours=True)
 
+    def _look(self) -> None:
+        """Do nothing: nobody else has a token for us."""
+
     def _care(self, known: Held) -> None:
-        if not self.lives(known.token):
-            known.due = inf  # who asks for a token next logs in
-        elif self._world.clock.now() >= known.replace_at:
+        if self._world.clock.now() >= known.replace_at:
             self._let_end(known)
         else:
             self._renew(known)

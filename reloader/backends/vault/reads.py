@@ -149,7 +149,7 @@ class Reader:
         """
         if isinstance(read, Secret):
             kind = self._mounts.of(read.path).kind
-            if kind == "kv" or (issue and (self._client.identity.token().ours or self._may(_REVOKE, "update"))):
+            if kind == "kv" or (issue and (self._client.identity.token().revocable or self._may(_REVOKE, "update"))):
                 return None
         capability = "update" if isinstance(read, Write) else "read"
         if not self._may(read.path, capability):

@@ -29,6 +29,13 @@ class Token:
     """When it ends, on the boot clock, and with it every lease that is issued with it; later, once it is renewed."""
     ours: bool = False
     """Whether we logged in for it, so that it is ours to renew, keep and revoke."""
+    batch: bool = False
+    """Whether it is one that no server revokes before its end."""
+
+    @property
+    def revocable(self) -> bool:
+        """Return whether we may end it, and with it what was issued with it."""
+        return self.ours and not self.batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +72,7 @@ class Life:
     @classmethod
     def of_look_up(cls, data: Mapping[str, Any]) -> "Life":
         """Return what a look-up told; it was a use itself, and -1 means that it was the last one."""
-        left = float(data.get("ttl") or inf) if data.get("expire_time") else inf
+        left = max(1.0, float(data.get("ttl") or 0)) if data.get("expire_time") else inf  # told in whole seconds
         return cls(
             left=left,
             term=float(data.get("period") or data.get("creation_ttl") or inf),
@@ -126,7 +133,7 @@ class Held:
 
 def held(text: Secret, life: Life, began: float, rng: Random, *, ours: bool) -> Held:
     """Return a token that was had by a request that `began` then; its life counts from there, so that it is never thought too long."""
-    token = Token(text, life.serial or secrets.token_hex(8), began + life.left, ours)
+    token = Token(text, life.serial or secrets.token_hex(8), began + life.left, ours, life.batch)
     replace_at = replacement(began, life.left, rng)
     # A limited token of ours is not renewed, since that would be one use less: it is replaced.
     renewable = life.renewable and not (ours and life.uses)
@@ -138,7 +145,7 @@ def renewed(before: Held, life: Life, began: float, rng: Random) -> Held:
     """Return a token after a renewal; one that grew less than usual is near its end, which no renewal puts off."""
     token = before.token
     final = not life.renewable or life.left < _FULL * before.life.term
-    known = Life(left=life.left, term=before.life.term, renewable=not final, uses=before.life.uses, serial=token.serial)
+    known = Life(left=life.left, term=before.life.term, renewable=not final, uses=before.life.uses, serial=token.serial, batch=token.batch)
     after = held(token.text, known, began, rng, ours=token.ours)
     after.uses = before.uses
     return after
