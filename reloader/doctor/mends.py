@@ -105,5 +105,12 @@ def _ours(patient: Patient, fragment: Fragment) -> dict[str, Any]:
     return {listed: [{"name": our_name(patient), **fragment}]}
 
 
+class _InFull(yaml.SafeDumper):
+    """Writes what is there twice in full, and not as an alias of the first."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        return True
+
+
 def _yaml(fragment: Any) -> str:
-    return yaml.safe_dump(fragment, sort_keys=False, default_flow_style=False, allow_unicode=True, width=120)
+    return yaml.dump(fragment, Dumper=_InFull, sort_keys=False, default_flow_style=False, allow_unicode=True, width=120)
