@@ -22,16 +22,21 @@ from tests.servers.debian import cache, cache_locked, mirror, run
 
 ROOT = Path(__file__).parents[2]
 _OWNER = "config-reloader.tests"
-"""The label of a container that has the process that ran it."""
+"""The label of a container, and of a Pod, that has the process that ran it."""
+_KUBERNETES = ROOT / "tests/pods/runtime.py"
 _NEEDED = ("podman", "runc", "debootstrap")
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Where the limits of processes and files may not be raised, podman's own defaults keep a container from starting; and its other runtime,
-# crun, refuses a machine whose controllers are partly in cgroup v1 and partly in v2. Short names are images of this machine.
+# crun, refuses a machine whose controllers are partly in cgroup v1 and partly in v2. Short names are images of this machine. The other
+# runtime is for Pods; everyone knows it who has this store, or nobody else could remove them.
 _ENGINE = """
 [engine]
 runtime = "runc"
 compat_api_enforce_docker_hub = false
+infra_image = "{pause}"
+[engine.runtimes]
+kubernetes = ["{kubernetes}"]
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 """
@@ -42,6 +47,13 @@ RUN groupadd --system --gid 101 nginx && useradd --system --uid 101 --gid 101 --
 STOPSIGNAL SIGQUIT
 CMD ["nginx", "-g", "daemon off;"]
 """
+# As Kubernetes' own, by that name and user: it waits, and what is left to it of other containers is gone when it ends.
+_PAUSE = """
+FROM {base}
+USER 65535:65535
+ENTRYPOINT ["env", "--argv0=/pause", "--ignore-signal=CHLD", "sleep", "infinity"]
+"""
+_PAUSE_NAME = "localhost/pause:tests"
 
 
 class Podman:
@@ -61,10 +73,17 @@ class Podman:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         engine, storage = folder / "containers.conf", folder / "storage.conf"
-        _written(engine, _ENGINE)
+        kubernetes = folder / "kubernetes-runtime"
+        _written(kubernetes, _KUBERNETES.read_text(), 0o755)
+        _written(engine, _ENGINE.format(pause=_PAUSE_NAME, kubernetes=kubernetes))
         _written(storage, f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "store"}"\nrunroot = "{folder / "run"}"\n')
         self.env = {**os.environ, "CONTAINERS_CONF": str(engine), "CONTAINERS_STORAGE_CONF": str(storage)}
         self._remove(lambda process: not Path(f"/proc/{process}").exists())  # of tests that were killed
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """The label of what ends with `close` at the latest, or with the next test process, if this one is killed."""
+        return {_OWNER: str(os.getpid())}
 
     def __call__(self, *words: str | Path) -> str:
         """Run `podman WORDS` and return what it printed; AssertionError with what it complained of if it failed."""
@@ -109,10 +128,16 @@ class Podman:
 
     def nginx(self) -> str:
         """Return the name of an image with Debian's NGINX, whose user is 101, as that of the official one is."""
-        text = _NGINX.format(base=self.base())
+        return self._written_out(_NGINX, "nginx")
+
+    def pause(self) -> None:
+        """Have the image of what holds the namespaces of a Pod."""
+        self("tag", self._written_out(_PAUSE, "pause"), _PAUSE_NAME)
+
+    def _written_out(self, text: str, repository: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "Dockerfile").write_text(text)
-            return self.build(Path(folder), "nginx")
+            (Path(folder) / "Dockerfile").write_text(text.format(base=self.base()))
+            return self.build(Path(folder), repository)
 
     def facts(self, image: str) -> dict[str, Any]:
         """Return what is known of an image."""
@@ -120,12 +145,15 @@ class Podman:
         return dict(facts)
 
     def close(self) -> None:
-        """End the containers that this process ran, and let go of the store unless another one uses it."""
+        """End the containers and Pods that this process ran, and let go of the store unless another one uses it."""
         self._remove(lambda process: process == str(os.getpid()))
         subprocess.run(["umount", str(self._folder / "store/overlay")], check=False, capture_output=True)
 
     def _remove(self, wanted: Callable[[str], bool]) -> None:
-        """End the containers of test processes that are `wanted`."""
+        """End the containers and Pods of test processes that are `wanted`."""
+        for pod in json.loads(self("pod", "ps", "--format=json", f"--filter=label={_OWNER}")):
+            if wanted(pod["Labels"][_OWNER]):
+                self.tried("pod", "rm", "--force", "--time=0", pod["Id"])
         for container in json.loads(self("ps", "--all", "--format=json", f"--filter=label={_OWNER}")):
             if wanted(container["Labels"][_OWNER]):
                 self.tried("rm", "--force", "--time=0", container["Id"])
@@ -144,10 +172,11 @@ class Podman:
             yield
 
 
-def _written(path: Path, text: str) -> None:
+def _written(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a file at once, since a podman of another process may read it just now."""
     staged = path.with_suffix(f".{os.getpid()}")
     staged.write_text(text)
+    staged.chmod(mode)
     staged.rename(path)
 
 
