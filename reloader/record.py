@@ -5,7 +5,7 @@ Times of the boot clock mean something only in the boot that the record names.
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 VERSION = 1
@@ -188,7 +188,8 @@ class Record:
 
     def to_json(self) -> bytes:
         """Return the form it has in a file."""
-        return json.dumps({"version": VERSION, **asdict(self)}, indent=1, sort_keys=True).encode() + b"\n"
+        # Without indentation, which would keep json from using its encoder in C, and without copies: it is written several times a change.
+        return json.dumps({"version": VERSION, **vars(self)}, default=vars, sort_keys=True).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> "Record":

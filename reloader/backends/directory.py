@@ -48,6 +48,16 @@ class Scan:
     """How the names end of those in the directory itself that are read, instead of all below it."""
     inside: bool = False
     """Whether of all below the directory only that is read which no link has elsewhere."""
+    alone: bool = False
+    """Whether the files of these names are never links, so that nothing that happens to others matters."""
+
+    def is_concerned_by(self, name: str) -> bool:
+        """Return whether what happens to an entry of that name can change what is read; of generations, that is their link's part.
+
+        A swap of the kubelet is seven events, of which one is the swap: the looks that the others lead to would delay the one that counts.
+        """
+        named = any(name in each.split("/") for each in self.names or ())
+        return named or not name or not (self.alone or (name.startswith("..") and name != "..data"))
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ class Backend:
         self._subscribers: list[_Subscriber] = []
         self._known: dict[Scan, _Known] = {}
         self._wake = threading.Event()
-        self._watches = Watches(self._wake)
+        self._watches = Watches(self._wake, self._is_concerned_by)
         self._mounts = Mounts()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -122,6 +132,9 @@ class Backend:
         self._wake.set()
         if thread is not None and thread is not threading.current_thread():
             thread.join(CLOSING)
+
+    def _is_concerned_by(self, name: str) -> bool:
+        return any(subscriber.read.is_concerned_by(name) for subscriber in tuple(self._subscribers))
 
     def _start(self) -> None:
         self._wake.set()

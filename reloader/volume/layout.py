@@ -85,7 +85,8 @@ def leftovers(volume: Path) -> list[Path]:
 
 def links(volume: Path) -> set[str]:
     """Return the names of the user links of ours."""
-    return {path.name for path in volume.iterdir() if _link(path) == user_link(path.name)}
+    with os.scandir(volume) as entries:
+        return {entry.name for entry in entries if entry.is_symlink() and _link(volume / entry.name) == user_link(entry.name)}
 
 
 def user_link(name: str) -> str:

@@ -30,6 +30,21 @@ def plain(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.mark.parametrize(
+    ("read", "concerned", "unconcerned"),
+    [
+        (ALL, ("a", "", "..data", ".a"), ("..data_tmp", "..2026_11_21_10_00_00.1", "..reloader")),
+        (names("a"), ("a", "b", "", "..data"), ("..data_tmp",)),  # b: a link may lead there
+        (names("x/..a"), ("..a", "x"), ("..b",)),
+        (Scan(names=frozenset({"wish"}), alone=True), ("wish", ""), ("record", "..data")),
+        (Scan(ending=".yaml"), ("a.yaml", "b", "..data"), ("..data_tmp",)),
+    ],
+)
+def test_what_happens_to_generations_concerns_nobody_and_what_happens_to_their_link_everybody(read, concerned, unconcerned):
+    assert all(map(read.is_concerned_by, concerned))
+    assert not any(map(read.is_concerned_by, unconcerned))
+
+
 def test_a_write_in_place_is_a_change_that_may_come_in_pieces(plain):
     with watching(plain) as (backend, inbox):
         assert not inbox.reading({"a": "1"}).whole

@@ -101,6 +101,31 @@ def test_a_directory_that_comes_back_with_its_old_inode_is_watched_anew(tmp_path
         watches.close()
 
 
+def test_only_what_matters_wakes(tmp_path):
+    told: list[str] = []
+    wake = threading.Event()
+    watches = Watches(wake, lambda name: told.append(name) or name == "b")
+    try:
+        watches.aim({(1, 2): str(tmp_path)})
+        for name in ("..gone", "a"):
+            (tmp_path / name).touch()
+            eventually(lambda name=name: told and told[-1] == name)
+            assert not wake.is_set()
+        (tmp_path / "b").touch()
+        assert wake.wait(30)
+    finally:
+        watches.close()
+
+
+def test_a_wish_is_seen_and_a_record_beside_it_wakes_nobody(plain):
+    with watching(plain, Scan(names=frozenset({"wish"}), alone=True)) as (backend, inbox):
+        inbox.reading({})
+        settled(backend)
+        (plain / "record").write_text("1")
+        (plain / "wish").write_text("1")
+        inbox.reading({"wish": "1"})
+
+
 def test_a_change_between_the_first_look_and_the_watch_is_seen(plain, monkeypatch):
     aim = Watches.aim
 
