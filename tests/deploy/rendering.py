@@ -44,9 +44,9 @@ def charted(values: Mapping[str, Any], chart: Path = DEPLOY / "chart", *, name: 
     return [each for text in texts for each in yaml.safe_load_all(text) if each]
 
 
-def refused(values: Mapping[str, Any]) -> str:
+def refused(values: Mapping[str, Any], chart: Path = DEPLOY / "chart") -> str:
     """Return why Helm does not take these values."""
-    done = _helm(values, DEPLOY / "chart", "web")
+    done = _helm(values, chart, "web")
     assert done.returncode != 0, "they are taken"
     return done.stderr.strip().splitlines()[-1] if "Error" not in done.stderr else done.stderr[done.stderr.rindex("Error") :]
 

@@ -1,9 +1,11 @@
 """The chart renders the objects of the overlays, and refuses values that it does not know."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +98,16 @@ def test_prometheus_may_ask_for_labels():
 def test_wrong_values_are_refused(values: dict[str, Any], told: str):
     """Misspelt ones, and those that contradict each other."""
     assert told in refused(values)
+
+
+def test_native_sidecars_are_refused_where_there_are_none(tmp_path: Path):
+    """Helm renders for one version of Kubernetes here, so the bound is moved instead."""
+    chart = shutil.copytree(DEPLOY / "chart", tmp_path / "chart")
+    deployment = chart / "templates/deployment.yaml"
+    assert "<1.29.0-0" in deployment.read_text()
+    deployment.write_text(deployment.read_text().replace("<1.29.0-0", "<99.0.0-0"))
+    assert "Kubernetes has native sidecars from 1.29 on" in refused({}, chart)
+    assert charted({"reloader": {"native": False}}, chart)
 
 
 def test_what_is_derived_is_up_to_date():
