@@ -116,6 +116,8 @@ def _onlooker(options: argparse.Namespace) -> Onlooker:
         return Onlooker(None, options.address)
     try:
         plan = _plan(options)[0]
+    except settings.NoConfiguration:  # as beside `run --watch`
+        plan = Plan(pipelines=())
     except settings.ConfigurationInvalid as invalid:
         if options.files:
             raise

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from reloader import plan
 from reloader.settings import environment, yamlfile
-from reloader.settings.mistakes import ConfigurationInvalid, Mistake
+from reloader.settings.mistakes import ConfigurationInvalid, Mistake, NoConfiguration
 from reloader.settings.planning import planned
 from reloader.settings.tree import Place, Problem, Tree
 
-__all__ = ["ConfigurationInvalid", "Mistake", "files_of", "find", "load", "places", "zero_file"]
+__all__ = ["ConfigurationInvalid", "Mistake", "NoConfiguration", "files_of", "find", "load", "places", "zero_file"]
 
 DEFAULT_DIRECTORY = Path("/etc/reloader")
 _OPTIONS = ("--watch", "--process", "--signal")
@@ -31,7 +31,8 @@ def find(
     The first that is given counts: files; `--watch`; `RELOADER_CONFIG`, a file or a directory; `*.yaml` in `directory`; `CONFIG_DIR`.
 
     Raises:
-        ConfigurationInvalid: nothing is given, or something in it is wrong.
+        NoConfiguration: nothing is given.
+        ConfigurationInvalid: something in it is wrong.
 
     """
     if files and (watch or process or signal):
@@ -45,7 +46,7 @@ def find(
         watched = [part.strip() for part in environ["CONFIG_DIR"].split(",") if part.strip()]
         values = (watched, environ.get("PROCESS_NAME", ""), environ.get("RELOAD_SIGNAL"))
         return _without_file(*values, environ, "environment", _VARIABLES), ()
-    raise ConfigurationInvalid([Mistake("", "no configuration", f"name a file, put one into {directory} as *.yaml, or use --watch")])
+    raise NoConfiguration([Mistake("", "no configuration", f"name a file, put one into {directory} as *.yaml, or use --watch")])
 
 
 def places(

@@ -29,6 +29,10 @@ class ConfigurationInvalid(ValueError):
         super().__init__("\n".join([f"the configuration has {count}:", *map(str, self.mistakes)]))
 
 
+class NoConfiguration(ConfigurationInvalid):
+    """None is given anywhere."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the name that was probably meant."""
     by_case = {each.lower(): each for each in known}
