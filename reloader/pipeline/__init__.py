@@ -1,10 +1,9 @@
 """One pipeline: waits for a reason to act, runs one cycle; the only thread that writes its volume or touches its target."""
 
 import logging
-from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import inf
 
 from reloader.check import CheckErrored, CheckRefused
@@ -16,19 +15,18 @@ from reloader.pipeline.facts import Freshness, View, facts, report
 from reloader.pipeline.fallback import FallbackUnusable
 from reloader.pipeline.hand import Hand
 from reloader.pipeline.intake import Intake
+from reloader.pipeline.parts import Parts
 from reloader.pipeline.stages import StageFailed, Stages
 from reloader.pipeline.stopping import Stopping
-from reloader.pipeline.turnstile import Turnstile
-from reloader.plan import Pipeline as Plan
 from reloader.policy import Cause, Delivery as State, Verdict, verdict
 from reloader.render import RenderFailed
-from reloader.snapshot import Mailbox, Snapshot
-from reloader.status import Metrics, PipelineReport, Status
-from reloader.targets import Held, Instance, Target, Trouble
-from reloader.traces import Take
-from reloader.volume import Mounted, Volume, VolumeError, VolumeLocked
+from reloader.snapshot import Snapshot
+from reloader.status import PipelineReport
+from reloader.targets import Held, Instance, Trouble
+from reloader.volume import VolumeError, VolumeLocked
 from reloader.volume.wish import Wish
-from reloader.world import World
+
+__all__ = ["Parts", "Pipeline"]
 
 log = logging.getLogger("reloader")
 
@@ -37,30 +35,6 @@ UNSETTLED_LOOK = 1.0
 CYCLE_LIMIT = 60.0
 """How long one cycle may take, beside the operator's check, before the thread counts as stuck."""
 EXPECTED = (RenderFailed, CheckRefused, CheckErrored, VolumeError, Held, FallbackUnusable)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a pipeline is made of."""
-
-    plan: Plan
-    mailbox: Mailbox
-    volume: Volume | Mounted
-    target: Target
-    status: Status
-    metrics: Metrics
-    world: World
-    look: Callable[[], None] = lambda: None
-    """Ask the directories for a look."""
-    turnstile: Turnstile = field(default_factory=Turnstile)
-    intake: Intake | None = None
-    """Where the readings come in, if any of them is guarded."""
-    confirmed: Callable[[Mapping[str, float]], None] = lambda _at: None
-    """Told, by source, when the reading came on which the target runs."""
-    trace: Take | None = None
-    """Takes each change when it has ended; None where nobody wants to see them."""
-    leave: Callable[[], None] = lambda: None
-    """Have the whole process leave with status 1, as `exit` in `when_closed` says."""
 
 
 class Pipeline:

@@ -7,11 +7,10 @@ start finds either the old set or the new one, and what is still to do.
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from reloader.certificates import first_to_end
 from reloader.fileset import Rendered
@@ -23,6 +22,7 @@ from reloader.volume.home import Home
 from reloader.volume.links import Links
 from reloader.volume.mounted import Mounted
 from reloader.volume.published import Published
+from reloader.volume.remembered import Remembered
 from reloader.volume.staging import resolve_all, write_set
 from reloader.world import World
 
@@ -34,22 +34,19 @@ LEAST_KEPT = 60.0
 """How many seconds a generation stays after another has replaced it: a slow reader may still be in it."""
 
 
-class Volume:
+class Volume(Remembered):
     """The directory shared with the target; one process at a time holds it, one thread uses it."""
 
     def __init__(self, plan: Plan, world: World) -> None:
-        self._plan = plan
-        self._world = world
         self.path = Path(os.path.realpath(plan.path))
         """Real, so that no link is followed from here on."""
+        super().__init__(Record(boot=world.clock.boot()), self.path)
+        self._plan = plan
+        self._world = world
         self._home = Home(self.path / layout.HOME, world)
         self._key = b""
         self._published: Published | None = None
         self._links = Links(self.path, world.disk)
-        self.record = Record(boot=world.clock.boot())
-        """What is remembered; `remember` changes it."""
-        self.unsaved: str | None = None
-        """Why the record on the volume is older than `record`, where it is; a restart now could ask for a reload twice."""
 
     def open(self) -> None:
         """Take the volume and mend what a crash left; does nothing while it is held, takes it anew once it was replaced.
@@ -113,11 +110,6 @@ class Volume:
         except OSError:
             return None
 
-    @property
-    def last_confirmed(self) -> int | None:
-        """Return the number of the last generation that a target confirmed."""
-        return self.record.confirmed.number if self.record.confirmed else None
-
     def rollback_target(self) -> int | None:
         """Return the generation to go back to: the one confirmed last, if it is there, and nothing in it has expired."""
         number = self.last_confirmed
@@ -145,10 +137,6 @@ class Volume:
         """
         self.open()
         return fingerprints.of_files(self._key, rendered, self._plan.dir_mode)
-
-    def next_number(self) -> int:
-        """Return the number that the next generation gets: higher than any before it."""
-        return self.record.last + 1
 
     def directory(self, number: int) -> Path:
         """Return the directory of a generation."""
@@ -208,24 +196,6 @@ class Volume:
         if not self._may_be_shown(number):
             self._forget([number])
 
-    def confirm(self, number: int, instances: Collection[Mapping[str, Any]]) -> None:
-        """Remember who runs on a generation (the fields of `targets.Instance`); what cannot be written now is, the next time."""
-        self._try_remembering(self.record.confirm(number, instances))
-
-    def confirmed_by(self, number: int, instance: Mapping[str, Any]) -> bool:
-        """Return whether this instance confirmed this generation."""
-        confirmed = self.record.confirmed
-        return confirmed is not None and confirmed.number == number and instance in confirmed.instances
-
-    def note_record(self, record: Record) -> None:
-        """Take a record; what cannot be written now is, the next time."""
-        if record != self.record or self.unsaved is not None:
-            self._try_remembering(record)
-
-    def doubt(self) -> None:
-        """Remember that the target was given something else than what it confirmed last; see `confirm`."""
-        self._try_remembering(self.record.doubt())
-
     def withdraw(self, *, closed: bool = False) -> None:
         """Let readers see nothing: the link moves to an empty generation, and all others are removed; `closed` is for the record.
 
@@ -254,22 +224,6 @@ class Volume:
             raise
         self._try_remembering(self.record.without([other for other in self.record.generations if other != number]))
         self._try_tidying()
-
-    def remember(self, record: Record) -> None:
-        """Take `record`, and write it if it differs from what is written.
-
-        Raises:
-            VolumeError: it cannot be written now; it is taken all the same, and written the next time.
-
-        """
-        self.record = record
-        try:
-            with explained("record", self.path):
-                self._home.save(record)
-        except VolumeError as error:
-            self.unsaved = str(error)
-            raise
-        self.unsaved = None
 
     def sweep(self, now: float) -> None:
         """Remove what nobody needs any more (see `Record.superfluous`); what cannot be removed now is, the next time."""
@@ -346,14 +300,8 @@ class Volume:
         """Do what must be there before a generation is published."""
         self._links.show(number)
 
-    def _try_remembering(self, record: Record) -> None:
-        """Remember, and leave it for the next time where that fails: a step that was done must not count as failed for it."""
-        before = self.unsaved
-        try:
-            self.remember(record)
-        except VolumeError as error:
-            if self.unsaved != before:
-                log.warning("record not written", extra={"fields": {"path": str(self.path), "reason": str(error)}})
+    def _save(self, record: Record) -> None:
+        self._home.save(record)
 
     def _forget(self, numbers: list[int]) -> None:
         """Remove generations, then write that down: on a full volume there is room only after the removal."""

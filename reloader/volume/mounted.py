@@ -1,34 +1,30 @@
 """A pipeline without a volume: the target reads mounted files itself, and nothing is written but the record, where there is a place."""
 
-import logging
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reloader.record import Record
 from reloader.volume import fingerprints
-from reloader.volume.errors import VolumeError, explained
+from reloader.volume.errors import explained
 from reloader.volume.home import Home
 from reloader.volume.published import Published
+from reloader.volume.remembered import Remembered
 from reloader.world import World
 
-log = logging.getLogger("reloader")
 
-
-class Mounted:
+class Mounted(Remembered):
     """What is mounted counts as published; without a directory for the record, it is known only as long as this process runs."""
 
     def __init__(self, world: World, directory: Path | None = None) -> None:
+        super().__init__(Record(boot=world.clock.boot()), directory)
         self._world = world
         self._directory = directory
         self._home = Home(directory, world) if directory else None
         self._key = secrets.token_bytes(fingerprints.KEY_BYTES)
         self._recalled = False
         self.published: Published | None = None
-        self.record = Record(boot=world.clock.boot())
-        self.unsaved: str | None = None
-        """Why the record in the file is older than `record`, where it is; a restart now could ask for a reload twice."""
 
     def open(self) -> None:
         """Take the record of an earlier run.
@@ -74,10 +70,6 @@ class Mounted:
         """Return the keyed fingerprint of plain data."""
         return fingerprints.of_value(self._key, values)
 
-    def next_number(self) -> int:
-        """Return the number that the next content gets."""
-        return self.record.last + 1
-
     def adopt(self, fingerprint: str, changed: float | None, valid: tuple[float, float] | None = None) -> Published:
         """Count this content as published when it changed (boot clock), or now where the source cannot tell.
 
@@ -100,33 +92,8 @@ class Mounted:
         if (changed is None and recalled) or (changed is not None and changed > self.published.at):
             self._publish(self.record, self.published.number, self.published.fingerprint, changed)
 
-    def confirm(self, number: int, instances: Collection[Mapping[str, Any]]) -> None:
-        """Remember who runs on which content."""
-        self.note_record(self.record.confirm(number, instances))
-
-    def doubt(self) -> None:
-        """Remember that the target was given something else than what it confirmed last."""
-        self.note_record(self.record.doubt())
-
     def rollback_target(self) -> None:
         """Return None: what is mounted is not ours to change."""
-
-    def note_record(self, record: Record) -> None:
-        """Take a record; what cannot be written now is, the next time."""
-        before, self.record = self.unsaved, record
-        try:
-            self._save()
-        except VolumeError as error:
-            self.unsaved = str(error)
-            if self.unsaved != before:
-                log.warning("record not written", extra={"fields": {"path": str(self._directory), "reason": self.unsaved}})
-        else:
-            self.unsaved = None
-
-    def confirmed_by(self, number: int, instance: Mapping[str, Any]) -> bool:
-        """Return whether this instance confirmed this content."""
-        confirmed = self.record.confirmed
-        return confirmed is not None and confirmed.number == number and instance in confirmed.instances
 
     is_lost = False
     """What is mounted is looked at anew each time."""
@@ -135,21 +102,12 @@ class Mounted:
     def shown_since(self) -> None:
         """Return None: when that was mounted which no record tells of, nobody knows."""
 
-    @property
-    def last_confirmed(self) -> int | None:
-        """Return the number that was confirmed last."""
-        return self.record.confirmed.number if self.record.confirmed else None
-
     def published_files(self) -> Mapping[str, bytes]:
         """Return nothing: no file is ours."""
         return {}
 
     def sweep(self, now: float) -> None:
         """Keep nothing, sweep nothing."""
-
-    def remember(self, record: Record) -> None:
-        """Take a record, as `note_record` does."""
-        self.note_record(record)
 
     def _resume(self, home: Home) -> None:
         record = home.load()
@@ -174,8 +132,6 @@ class Mounted:
         self.note_record(known.publish(number, at, self.published.wall))
         return self.published
 
-    def _save(self) -> None:
-        if self._home is None or self._directory is None or not self._home.is_open:
-            return
-        with explained("record", self._directory):
-            self._home.save(self.record)
+    def _save(self, record: Record) -> None:
+        if self._home is not None and self._home.is_open:
+            self._home.save(record)
