@@ -11,7 +11,7 @@ from tests.deploy.rendering import Manifest, overlay
 from tests.pods.played import Pod
 from tests.pods.volumes import removed
 from tests.servers import UnavailableError, missing
-from tests.servers.debian import cache
+from tests.servers.debian import cache, cache_locked
 from tests.servers.podman import Podman
 
 Play = Callable[[str, list[Manifest]], AbstractContextManager[Pod]]
@@ -54,6 +54,7 @@ def _pod(engine: Podman, name: str, manifests: list[Manifest], images: dict[str,
 def _remove_of_the_dead(folder: Path) -> None:
     """Remove the volumes of test processes that were killed; their containers are gone since `engine` is there."""
     folder.mkdir(exist_ok=True)
-    for each in folder.iterdir():
-        if not Path(f"/proc/{each.name.partition('-')[0]}").exists():
-            removed(each)
+    with cache_locked():
+        for each in folder.iterdir():
+            if not Path(f"/proc/{each.name.partition('-')[0]}").exists():
+                removed(each)

@@ -144,7 +144,7 @@ class Pod:
         for prober in self.probers.values():
             prober.closing.set()
         with self._made:
-            self._podman.tried("pod", "rm", "--force", "--time=0", self.name)
+            self._podman("pod", "rm", "--force", "--ignore", "--time=0", self.name)
         for each in self._watching:
             each.result()
 
