@@ -23,6 +23,10 @@ def outage(at: float, path: str = SECRET) -> Seen:
     return Seen(at, at + 0.01, path, "GET", status=503, whole_server=True)
 
 
+LATE = Seen(-5, 0.3, KEY, "GET", status=500, whole_server=True)
+"""A blocking query of before the outage."""
+
+
 @pytest.mark.parametrize(
     ("asked", "late"),
     [
@@ -38,6 +42,7 @@ def outage(at: float, path: str = SECRET) -> Seen:
         ([outage(0), outage(0.1), outage(0.3), outage(0.32, KEY)], []),
         ([outage(0), outage(0.1), outage(0.15)], ["0.040 s after the server's failure 2"]),
         ([outage(0), outage(0.02, KEY), outage(0.3), seen(0.305, KEY)], ["beside another one"]),
+        ([outage(0), outage(0.02, KEY), outage(0.2), LATE, outage(0.45, KEY)], []),
         ([outage(0), outage(0.02, KEY), seen(0.3, KEY, 200), outage(0.32)], []),
         ([seen(0, RENEW_TOKEN), seen(0.2, RENEW_TOKEN), seen(0.25, RENEW_TOKEN)], ["0.040 s after its failure 2"]),
         ([seen(0, RENEW_TOKEN), seen(0.1, LOGIN, 200), seen(0.12, RENEW_TOKEN)], []),
