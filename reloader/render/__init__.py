@@ -32,6 +32,8 @@ class Renderer:
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
         self._sandbox = Sandbox()
+        self._mentions: tuple[Templates, bool] | None = None
+        """Whether templates mention `generation`, and which; to parse them with each change would take as long as to render them."""
 
     @property
     def template_directories(self) -> tuple[str, ...]:
@@ -57,8 +59,11 @@ class Renderer:
 
     def uses_generation(self, templates: Templates) -> bool:
         """Return whether any template mentions `generation`, itself or by what it includes."""
-        run = _Run(self._sandbox, templates, {})
-        return any(run.mentions_generation(name, file) for name, file in self._volume.files.items() if not file.copy)
+        if self._mentions is None or self._mentions[0] != templates:
+            run = _Run(self._sandbox, templates, {})
+            answer = any(run.mentions_generation(name, file) for name, file in self._volume.files.items() if not file.copy)
+            self._mentions = templates, answer
+        return self._mentions[1]
 
     def _laid_out(self, values: Mapping[str, Any], files: Mapping[str, RenderedFile]) -> dict[str, RenderedFile]:
         """Return the files of `volume.copy`."""

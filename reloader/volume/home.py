@@ -93,6 +93,7 @@ class Home:
         if key is None or len(key) != KEY_BYTES:
             key = secrets.token_bytes(KEY_BYTES)
             self._replace(_KEY, key)
+            self._world.disk.sync_directory(self._path)
         return key
 
     def load(self) -> Record | None:
@@ -122,7 +123,7 @@ class Home:
             return None
 
     def save(self, record: Record) -> None:
-        """Write the record, if it changed.
+        """Write the record, if it changed. The directory is not synced: a crash of the machine may leave the one before, whole.
 
         Raises:
             VolumeError: the volume is not held.
@@ -145,7 +146,6 @@ class Home:
             with suppress(OSError):
                 self._world.disk.remove_file(temporary)
             raise
-        self._world.disk.sync_directory(self._path)
 
     def _read(self, name: str) -> bytes | None:
         try:

@@ -14,6 +14,8 @@ from reloader.world.disk import Disk
 def write_set(root: Path, rendered: Rendered, dir_mode: int, disk: Disk) -> None:
     """Make `root` and everything in it, with its modes and owners, and sync it; the group is that of the volume around it.
 
+    That `root` is there at all is synced together with the link that leads to it: both are names in one directory.
+
     Raises:
         VolumeError: an owner may not be set.
         OSError: it is not written, or not all of it.
@@ -28,7 +30,7 @@ def write_set(root: Path, rendered: Rendered, dir_mode: int, disk: Disk) -> None
     for name, file in rendered.items():
         uid, gid = owners[file.owner, file.group]
         disk.write_file(root / name, file.data, file.mode, uid, group if gid == KEEP else gid)
-    for folder in (*reversed(folders), root.parent):
+    for folder in reversed(folders):
         disk.sync_directory(folder)
 
 
