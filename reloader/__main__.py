@@ -2,12 +2,13 @@
 
 import sys
 
-from reloader import privacy
+from reloader import allocator, privacy
 
 
 def main() -> int:
     """Run the command in a process that nobody else looks into."""
     privacy.keep_private()
+    allocator.give_back()
     from reloader import cli, uncaught  # noqa: PLC0415 - hundreds of milliseconds, in which all would be open
 
     uncaught.tell_without_values()
