@@ -104,7 +104,7 @@ class ReadingBackend(ABC):
         self._world = world
         self._longest_read = longest_read
         self._backoff = backoff or Backoff()
-        self._gate = Gate(turns, world, self._patience)
+        self._gate = Gate(turns, world, self._backoff)
         self._lock = threading.RLock()  # what one read brings may be an outcome of others
         self._watched: dict[Hashable, _Watched] = {}
 
@@ -140,10 +140,6 @@ class ReadingBackend(ABC):
     def repeatable(self, read: Hashable) -> bool:  # noqa: ARG002 - for subclasses
         """Return whether `look` may read this again: not if it mints something, or if it is watched anyway."""
         return True
-
-    def interval(self, read: Hashable) -> float:  # noqa: ARG002 - for subclasses
-        """Return every how many seconds a read is done while all is well; 0 where that is no matter of time."""
-        return 0.0
 
     def rehearse(self, read: Hashable, *, issue: bool = True) -> str | None:  # noqa: ARG002 - for subclasses
         """Return what can be told of a read without doing it, where that would leave something behind; None where it may be done.
@@ -272,15 +268,9 @@ class ReadingBackend(ABC):
             return self._gate.due(watched.job)
         self._gate.failed_alone(watched.job, answered=failed.kind is not FailureKind.UNREACHABLE)
         watched.failures += 1
-        backoff = self._backoff.patient(self.interval(watched.read))
         # Beside what the server asked for, so that those who were told the same time do not come back as one.
-        delay = backoff.delay(watched.failures, self._world.random)
-        return now + (failed.retry_after or 0.0) + min(delay, max(failed.again_by - now, backoff.floor(watched.failures)))
-
-    def _patience(self) -> Backoff:
-        """Return the backoff of the server as a whole: that of the read that is done most often."""
-        intervals = [self.interval(read) for read in tuple(self._watched)]
-        return self._backoff.patient(min((each for each in intervals if each), default=0.0))
+        delay = self._backoff.delay(watched.failures, self._world.random)
+        return now + (failed.retry_after or 0.0) + min(delay, max(failed.again_by - now, self._backoff.floor(watched.failures)))
 
     def _held_up(self, watched: _Watched, told: ReadFailed) -> float:
         """Tell those who wait, once, that the server is not asked."""
