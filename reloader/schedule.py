@@ -4,11 +4,17 @@ All times and durations are seconds. Jitter is everywhere, because sidecars star
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 
 BACKOFF_BASE = 0.5
 BACKOFF_CAP = 60.0
+PATIENCE = 2.5
+"""How many intervals a retry of what is polled waits at most, where that is longer than the cap of its backoff.
+
+Then a fleet asks a failing server less often than a healthy one (once in 1.4 intervals on average), and no more than twice as often when it
+is back, even where each poll finds news and asks twice; and all are back within three intervals (docs/scale.md has the simulation).
+"""
 BLOCKING_WAIT = 60.0
 """How long a Consul blocking query asks the server to hold it."""
 TURN_CYCLE = 10.0
@@ -41,6 +47,11 @@ class Backoff:
     def floor(self, failures: int) -> float:
         """Return the shortest wait after that many failures in a row: no retry comes sooner."""
         return self.ceiling(failures) / 10
+
+    def patient(self, interval: float) -> "Backoff":
+        """Return the same, stretched for what is asked every `interval` seconds while all is well; 0 where that is no matter of time."""
+        factor = max(1.0, PATIENCE * interval / self.cap)
+        return replace(self, base=self.base * factor, cap=self.cap * factor)
 
     def delay(self, failures: int, rng: random.Random) -> float:
         """Return the wait after that many failures in a row."""

@@ -4,6 +4,7 @@ So an outage costs the server one sequence of backoff however many reads there a
 """
 
 import threading
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ class Gate:
     One read that fails as if the server did is not believed at once: the next one asks too. Then it is another one each time.
     """
 
-    def __init__(self, turns: Turns, world: World, backoff: Backoff) -> None:
+    def __init__(self, turns: Turns, world: World, backoff: Callable[[], Backoff]) -> None:
         self._turns = turns
         self._world = world
         self._backoff = backoff
@@ -116,7 +117,7 @@ class Gate:
         return next(iter(self._waiting), None)
 
     def _after(self, failures: int) -> float:
-        return self._world.clock.now() + (self._backoff.delay(failures, self._world.random) if failures else 0.0)
+        return self._world.clock.now() + (self._backoff().delay(failures, self._world.random) if failures else 0.0)
 
     def _ask_later(self, at: float) -> None:
         self._ask_at = at

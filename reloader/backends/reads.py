@@ -86,6 +86,8 @@ class _Watched:
     state: Any = None
     failures: int = 0
     """How often in a row it failed while no other read did."""
+    was_read: bool = False
+    """Whether it ever brought a reading."""
     told: ReadFailed | None = None
     """The failure of the whole server that those who wait were told last."""
     served: bool = False
@@ -104,7 +106,7 @@ class ReadingBackend(ABC):
         self._world = world
         self._longest_read = longest_read
         self._backoff = backoff or Backoff()
-        self._gate = Gate(turns, world, self._backoff)
+        self._gate = Gate(turns, world, lambda: self._patient(*tuple(self._watched.values())))
         self._lock = threading.RLock()  # what one read brings may be an outcome of others
         self._watched: dict[Hashable, _Watched] = {}
 
@@ -140,6 +142,10 @@ class ReadingBackend(ABC):
     def repeatable(self, read: Hashable) -> bool:  # noqa: ARG002 - for subclasses
         """Return whether `look` may read this again: not if it mints something, or if it is watched anyway."""
         return True
+
+    def interval(self, read: Hashable) -> float:  # noqa: ARG002 - for subclasses
+        """Return every how many seconds a read is done while all is well; 0 where that is no matter of time."""
+        return 0.0
 
     def rehearse(self, read: Hashable, *, issue: bool = True) -> str | None:  # noqa: ARG002 - for subclasses
         """Return what can be told of a read without doing it, where that would leave something behind; None where it may be done.
@@ -253,7 +259,7 @@ class ReadingBackend(ABC):
             return self._failed(watched, ReadFailed(FailureKind.MISCONFIGURED, internal.told(error)))
         self._gate.answered(watched.job)
         apart = fetched.polled and not isinstance(watched.latest, Reading)
-        watched.failures, watched.state = 0, fetched.state
+        watched.failures, watched.state, watched.was_read = 0, fetched.state, True
         self._deliver(watched, fetched.reading)
         now = self._world.clock.now()
         return first_poll(now, fetched.due - now, self._world.random) if apart else fetched.due
@@ -268,9 +274,17 @@ class ReadingBackend(ABC):
             return self._gate.due(watched.job)
         self._gate.failed_alone(watched.job, answered=failed.kind is not FailureKind.UNREACHABLE)
         watched.failures += 1
+        backoff = self._patient(watched)
         # Beside what the server asked for, so that those who were told the same time do not come back as one.
-        delay = self._backoff.delay(watched.failures, self._world.random)
-        return now + (failed.retry_after or 0.0) + min(delay, max(failed.again_by - now, self._backoff.floor(watched.failures)))
+        delay = backoff.delay(watched.failures, self._world.random)
+        return now + (failed.retry_after or 0.0) + min(delay, max(failed.again_by - now, backoff.floor(watched.failures)))
+
+    def _patient(self, *those: _Watched) -> Backoff:
+        """Return the backoff of the one that is polled most often; what never was read is awaited, and not put off for longer."""
+        if not all(each.was_read for each in those):
+            return self._backoff
+        intervals = [self.interval(each.read) for each in those]
+        return self._backoff.patient(min((each for each in intervals if each), default=0.0))
 
     def _held_up(self, watched: _Watched, told: ReadFailed) -> float:
         """Tell those who wait, once, that the server is not asked."""

@@ -183,6 +183,30 @@ def test_what_the_server_asks_for_comes_beside_the_backoff(house):
     assert is_one_backoff(house.times(began), asked_for=20.0)
 
 
+def longest_wait(house: House) -> float:
+    """Return the longest time between two requests in hours of an outage that has lasted for one."""
+    house.server = lambda _read: DOWN
+    house.run(3600)
+    began = house.clock.now()
+    house.run(36_000)
+    return max(later - earlier for earlier, later in pairwise(house.times(began)))
+
+
+def test_a_server_that_is_polled_rarely_is_left_alone_for_longer(house, monkeypatch):
+    """As the read says that is polled most often; one that is not polled says nothing, and one that has no value yet is awaited."""
+    monkeypatch.setattr(house, "interval", {"often": 60.0, "rarely": 600.0, "once": 0.0, "new": 600.0}.__getitem__)
+    cap, longer = Backoff().cap, Backoff().patient(60.0).cap
+    house.read("rarely", "often", "once")
+    assert longest_wait(house) <= cap
+
+    house.server = fine
+    house.run(cap + RESUMED_WITHIN)
+    assert cap < longest_wait(house) <= longer
+
+    house.read("new")
+    assert longest_wait(house) <= cap
+
+
 @pytest.mark.parametrize("kind", [FailureKind.REFUSED, FailureKind.MISCONFIGURED])
 def test_an_answer_that_is_a_no_says_that_the_server_is_back(house, kind):
     """Whoever asked is refused alone; the others are done."""

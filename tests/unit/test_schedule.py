@@ -46,6 +46,11 @@ def test_backoff_grows_to_its_cap():
     assert [backoff.ceiling(failures) for failures in range(1, 10)] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
+def test_what_is_polled_rarely_is_retried_rarely():
+    assert Backoff().patient(0.0) == Backoff().patient(24.0) == Backoff()
+    assert Backoff().patient(300.0) == Backoff(base=6.25, cap=750.0)
+
+
 @given(TIMES, st.floats(0.01, 1e6), SEEDS)
 def test_a_poll_is_a_tenth_early_or_late(now, interval, seed):
     wait = next_poll(now, interval, random.Random(seed)) - now

@@ -78,6 +78,10 @@ class Backend(ReadingBackend):
         """Return whether it only reads."""
         return isinstance(read, Secret)
 
+    def interval(self, read: Hashable) -> float:
+        """Return how often it is polled."""
+        return cast("Read", read).poll or 0.0
+
     def wake(self) -> None:
         """Log in again at once, too."""
         self._client.identity.wake()
