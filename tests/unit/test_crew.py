@@ -128,7 +128,7 @@ def test_one_is_replaced_by_the_wake_that_its_thread_sends_though_that_still_liv
     house.crew.start([house.plan("one")])
     house.comes("one", "one")
     woken, looked, old = threading.Event(), threading.Event(), house.crew.running["one"]
-    monkeypatch.setattr(old, "_wake", lambda: old.pipeline.stopping and (woken.set(), looked.wait(10)))
+    monkeypatch.setattr(old, "_wake", lambda: old.has_ended and (woken.set(), looked.wait(10)))
     house.crew.want([house.plan("one", "changed")])
     house.crew.converge()
     assert woken.wait(10)
