@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.e2e.sidecar import Sidecar
 from tests.kubelet import KubeletVolume
+from tests.targets.started import Started
 
 
 class Starts:
@@ -67,3 +68,8 @@ def process(name: str, **more: str) -> str:
     """Return the configuration of a target that is the process of that name."""
     given = {"match": f"{{name: {name}}}", "verify": "{alive: true, within: 100ms}"} | more
     return "{" + ", ".join(f"{key}: {value}" for key, value in given.items()) + "}"
+
+
+def heard(target: Started) -> str:
+    """Return what a target said next."""
+    return " ".join(target.hear(""))

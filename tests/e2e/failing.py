@@ -73,6 +73,14 @@ def make_read_only(mounts: Mounts, path: Path) -> None:
     mounts.run("mount", "-o", "remount,bind,ro", path)
 
 
+@contextmanager
+def read_only(mounts: Mounts, path: Path) -> Iterator[None]:
+    """Have a volume read-only for a while."""
+    make_read_only(mounts, path)
+    yield
+    mounts.run("umount", "--lazy", path)
+
+
 def fill(path: Path) -> None:
     """Write until there is no room."""
     with path.open("ab", buffering=0) as file:

@@ -18,7 +18,7 @@ from tests.servers import running
 from tests.servers.certificates import Authority
 from tests.servers.consul import Consul
 from tests.servers.prometheus import Prometheus
-from tests.targets.started import Started, Starter, starter, unique
+from tests.targets.started import Started, Starter, unique
 from tests.waiting import eventually
 
 RULES = (Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yaml").read_text()
@@ -32,12 +32,6 @@ def impatient(rules: str) -> str:
     assert waits[1] >= 9
     assert sooner == 1
     return waits[0].replace("> 300\n", "> 2\n")
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with starter(tmp_path) as start:
-        yield start
 
 
 class House:

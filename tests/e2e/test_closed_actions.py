@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.failing import TARGETS, Application, House, Moment, fill, make_read_only, small_volume
+from tests.e2e.failing import TARGETS, Application, House, Moment, fill, make_read_only, read_only
 from tests.e2e.sidecar import Sidecar, reloader
 from tests.faults.pod import Mounts
 from tests.scale import rounds
@@ -44,12 +44,6 @@ def make(tmp_path: Path) -> Iterator[MakeHouse]:
     yield build
     for house in made:
         house.close()
-
-
-@pytest.fixture
-def mounts(tmp_path: Path) -> Iterator[Mounts]:
-    with small_volume(tmp_path) as mounts:
-        yield mounts
 
 
 def away(house: House) -> Path:
@@ -398,12 +392,11 @@ def test_on_a_full_volume_what_is_deleted_first_makes_room_for_the_withdrawal(ma
 def test_on_a_read_only_volume_nothing_after_the_withdrawal_is_done_before_it(make: MakeHouse, mounts: Mounts) -> None:
     """It is not ready at once; and the rest follows as soon as the volume can be written."""
     house = make(*ALL, mounts=mounts).begin()
-    make_read_only(mounts, house.path)
-    close(house)
-    house.sees(Moment(CLOSED, ("source site is not current", "the volume is read-only"), volume="one"))
-    does(house, "not_ready")
-    assert house.application.running
-    mounts.run("umount", "--lazy", house.path)
+    with read_only(mounts, house.path):
+        close(house)
+        house.sees(Moment(CLOSED, ("source site is not current", "the volume is read-only"), volume="one"))
+        does(house, "not_ready")
+        assert house.application.running
 
     eventually(lambda: house.reads() is None, what="the withdrawal")
     assert left(house.sidecar) == 1

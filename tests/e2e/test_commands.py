@@ -17,21 +17,15 @@ import pytest
 from reloader import __version__
 from reloader.world.processes import TICK
 from tests.bad_configs import DIRECTORY, BadConfig, bad_configs
-from tests.e2e.app import App, Starts, process, starting
+from tests.e2e.app import App, heard, process
 from tests.e2e.sidecar import reloader
 from tests.kubelet import KubeletVolume
 from tests.servers.ports import free_port
-from tests.targets.started import Starter, starter, unique
+from tests.targets.started import unique
 from tests.waiting import eventually
 
 REFUSED = Path(__file__).with_name("refused.py")
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with starter(tmp_path) as start:
-        yield start
 
 
 @pytest.fixture
@@ -40,17 +34,6 @@ def silent() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         yield listening
-
-
-@pytest.fixture
-def sidecar(tmp_path: Path) -> Iterator[Starts]:
-    with starting(tmp_path) as starts:
-        yield starts
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> App:
-    return App(tmp_path)
 
 
 # What is refused
@@ -259,6 +242,13 @@ def test_a_port_in_use_is_told(app, silent):
     assert f"cannot listen on {address}: Address already in use; set server.listen" in failed.stderr
 
 
+def test_an_address_that_is_no_name_is_told_as_the_resolver_tells_it(app):
+    failed = reloader("run", "--listen", "nobody.invalid:9533", app.file)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("reloader: cannot listen on nobody.invalid:9533: ")
+    assert "Unknown error" not in failed.stderr
+
+
 def test_it_leaves_during_a_verification_and_the_next_run_asks_again(app, start, sidecar):
     """SIGTERM cuts the wait short, status 0; what was owed is still owed."""
     name = unique()
@@ -275,11 +265,6 @@ def test_it_leaves_during_a_verification_and_the_next_run_asks_again(app, start,
 
     sidecar(app.file)
     assert "SIGHUP" in heard(target)
-
-
-def heard(target) -> str:
-    """Return what the target said next."""
-    return " ".join(target.hear(""))
 
 
 def test_it_leaves_while_a_source_hangs_and_a_check_runs(app, sidecar, silent, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.app import App, Starts, starting
+from tests.e2e.app import App
 from tests.e2e.sidecar import PROGRAM, Sidecar, reloader
 from tests.servers.collector import Collector, attributes, collector
 from tests.servers.misbehaving import hang, misbehaving
@@ -21,12 +21,6 @@ from tests.waiting import eventually
 CANARY, NEXT = "canary-first-7d1c", "canary-second-90aa"
 FORMS = [form for text in (CANARY, NEXT) for form in (text, base64.b64encode(text.encode()).decode()[:-3])]
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
-
-
-@pytest.fixture
-def sidecar(tmp_path: Path) -> Iterator[Starts]:
-    with starting(tmp_path) as starts:
-        yield starts
 
 
 @pytest.fixture

@@ -1,18 +1,17 @@
 """The metrics of a real sidecar, as a real Prometheus reads them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.app import App, Starts, process, starting
+from tests.e2e.app import App, Starts, process
 from tests.e2e.sidecar import Sidecar
 from tests.servers import UnavailableError, missing, running
 from tests.servers.certificates import Authority
 from tests.servers.consul import Consul
 from tests.servers.prometheus import Prometheus, promtool
-from tests.targets.started import Starter, starter, unique
+from tests.targets.started import Starter, unique
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
@@ -40,18 +39,6 @@ TYPES = {
     "reloader_config_reload_successful": "gauge",
     "reloader_build_info": "gauge",
 }
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with starter(tmp_path) as start:
-        yield start
-
-
-@pytest.fixture
-def sidecar(tmp_path: Path) -> Iterator[Starts]:
-    with starting(tmp_path) as starts:
-        yield starts
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -13,29 +13,12 @@ from typing import Self
 import psutil
 import pytest
 
-from tests.e2e.app import App, Starts, process, starting
+from tests.e2e.app import App, heard, process
 from tests.e2e.sidecar import Sidecar, reloader
 from tests.kubelet import KubeletVolume
 from tests.servers.counting import Counting
-from tests.targets.started import Starter, starter, unique
+from tests.targets.started import unique
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with starter(tmp_path) as start:
-        yield start
-
-
-@pytest.fixture
-def sidecar(tmp_path: Path) -> Iterator[Starts]:
-    with starting(tmp_path) as starts:
-        yield starts
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> App:
-    return App(tmp_path)
 
 
 def taken(running: Sidecar) -> int:
@@ -48,11 +31,6 @@ def refused(running: Sidecar) -> list[str]:
     told = running.get("/status").json()["configuration"]
     assert told["successful"] == (not told["mistakes"])
     return list(told["mistakes"]) if running.metric("reloader_config_reload_successful") == 0 else []
-
-
-def heard(target) -> str:
-    """Return what the target said next."""
-    return " ".join(target.hear(""))
 
 
 class Probing(threading.Thread):

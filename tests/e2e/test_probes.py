@@ -13,29 +13,12 @@ import pytest
 
 from reloader.world.processes import TICK
 from tests.bad_configs import CANARY
-from tests.e2e.app import App, Starts, process, starting
+from tests.e2e.app import App, process
 from tests.e2e.sidecar import Sidecar
-from tests.targets.started import Starter, starter, unique
+from tests.targets.started import unique
 from tests.waiting import eventually
 
 HANGING = Path(__file__).with_name("hanging.py")
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with starter(tmp_path) as start:
-        yield start
-
-
-@pytest.fixture
-def sidecar(tmp_path: Path) -> Iterator[Starts]:
-    with starting(tmp_path) as starts:
-        yield starts
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> App:
-    return App(tmp_path)
 
 
 class Hanging:
@@ -43,6 +26,7 @@ class Hanging:
 
     def __init__(self, folder: Path, app: App) -> None:
         self._control = folder / "control.json"
+        self.hung = self._control.with_suffix(".hung")
         self.says()
         self.sidecar = Sidecar(folder / "hanging", app.file, program=(sys.executable, HANGING, self._control))
 
@@ -124,6 +108,7 @@ def test_a_volume_that_hangs_is_a_death_after_its_limit(app, hanging):
     eventually(hanging.sidecar.ready, what="readiness")
     hanging.says(hangs=str(app.live))
     app.say("two")
+    eventually(hanging.hung.exists, what="a call that hangs")  # before the clock jumps, so that its cycle is late by then
     assert hanging.healthz()[0] == 200
     hanging.says(hangs=str(app.live), later=1000)
     eventually(lambda: hanging.healthz() == (503, "not ok\nthread pipeline app is stuck\n"), what="the stuck thread", within=60)
