@@ -1,0 +1,1 @@
+"""The stories of the failure table, by what fails in them."""
