@@ -1,5 +1,6 @@
 """`..reloader/` on the volume: the lock, the key of the fingerprints and the record."""
 
+import fcntl
 import logging
 import os
 import secrets
@@ -75,6 +76,7 @@ class Home:
     def close(self) -> None:
         """Free the lock."""
         if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child that is just being started has a copy of the descriptor
             os.close(self._descriptor)
         self._descriptor, self._saved = None, b""
 

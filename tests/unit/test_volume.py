@@ -369,6 +369,18 @@ def test_a_volume_that_was_not_opened_yet_is_withdrawn_by_what_it_remembers(volu
     assert seen(volume.path) == {}
 
 
+def test_a_lock_is_free_at_once_whoever_has_a_copy_of_its_descriptor(volume: Volume) -> None:
+    """A child that is just being started has one, until it executes its program."""
+    copies = [os.dup(int(each.name)) for each in Path("/proc/self/fd").iterdir() if str(each.resolve()).endswith("/..reloader/lock")]
+    assert copies
+    try:
+        volume.close()
+        volume.open()
+    finally:
+        for copy in copies:
+            os.close(copy)
+
+
 def test_a_holder_that_is_killed_frees_the_lock(tmp_path: Path) -> None:
     script = "volume = make(Path(sys.argv[1])); volume.open(); print('held', flush=True); signal.pause()"
     imports = "import sys, signal; from pathlib import Path; from tests.volumes import make"
