@@ -170,7 +170,7 @@ class Backend:
     def _turn(self) -> float:
         """Look, and see to the watch; return how many seconds the next turn may be away."""
         try:
-            self._mounts = Mounts.read()
+            self._mounts = Mounts.read(before=self._mounts)
             if self._aim(self._look()):
                 self._look()  # what happened before the watch began was not seen
         except Exception as error:

@@ -16,12 +16,17 @@ class Mounts:
     points: frozenset[str] = frozenset()
     memory: frozenset[int] = field(default=frozenset())
     """The devices that are in memory; the kubelet keeps Secrets there, and ConfigMaps on disk."""
+    table: bytes = field(default=b"", repr=False, compare=False)
+    """What all this was read from."""
 
     @classmethod
-    def read(cls, table: Path = Path("/proc/self/mountinfo")) -> "Mounts":
-        """Return the mounts there are now."""
-        lines = [line.split(" ") for line in table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
-        return cls(frozenset(_unescaped(line[4]) for line in lines), frozenset(_memory(lines)))
+    def read(cls, table: Path = Path("/proc/self/mountinfo"), before: "Mounts | None" = None) -> "Mounts":
+        """Return the mounts there are now; those of before, where the table is the same."""
+        data = table.read_bytes()
+        if before is not None and data == before.table:
+            return before
+        lines = [line.split(" ") for line in data.decode("utf-8", "surrogateescape").splitlines()]
+        return cls(frozenset(_unescaped(line[4]) for line in lines), frozenset(_memory(lines)), data)
 
     def below(self, directory: str) -> frozenset[str]:
         """Return the mount points below a directory, relative to it."""

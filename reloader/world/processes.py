@@ -230,6 +230,16 @@ class Processes:
 
     def _read(self, pid: int, name: str) -> str:
         try:
-            return (self._root / str(pid) / name).read_text(encoding="utf-8", errors="surrogateescape")
+            return _text(f"{self._root}/{pid}/{name}")
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessLookupError(pid) from None
+
+
+def _text(path: str) -> str:
+    """Return what a file of the kernel says, in three calls where an opened text file takes nine: a reload waits for several of them."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b"".join(iter(lambda: os.read(descriptor, 2**16), b""))
+    finally:
+        os.close(descriptor)
+    return data.decode("utf-8", "surrogateescape")
