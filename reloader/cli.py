@@ -1,4 +1,7 @@
-"""The command line, and what each outcome's exit status is: 0 done, 1 failed or closed, 2 configuration, 3 the volume is another's."""
+"""The command line, and what each outcome's exit status is: 0 done, 1 failed or closed, 2 configuration, 3 the volume is another's.
+
+Each command imports what it takes: it begins sooner, and a sidecar keeps for good whatever was imported.
+"""
 
 import argparse
 import json
@@ -9,22 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reloader import __version__, by_hand, logs, privacy, settings
-from reloader.advice import advice, delays
-from reloader.once import once
-from reloader.online import online
-from reloader.onlooker import Onlooker, Unanswered, show, watch
+from reloader import __version__, logs, privacy, settings
 from reloader.plan import Pipeline, Plan
-from reloader.state import state_directory
-from reloader.supervisor import Supervisor
-from reloader.volume import VolumeLocked, owners
-from reloader.volume.in_place import COST
-from reloader.volume.wish import NotPossible, Wish
+from reloader.settings.apart import Asked, Loading
 from reloader.world import World
 from reloader.world.signals import Signals
 from reloader.written import signal_name
+
+if TYPE_CHECKING:
+    from reloader.onlooker import Onlooker
 
 DONE, FAILED, MISCONFIGURED, LOCKED = 0, 1, 2, 3
 
@@ -38,27 +36,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except settings.ConfigurationInvalid as invalid:
         print(invalid, file=sys.stderr)
         return MISCONFIGURED
-    except VolumeLocked as locked:
-        print(f"reloader: {locked}", file=sys.stderr)
-        return LOCKED
 
 
 def _run(options: argparse.Namespace) -> int:
     signals = Signals()
     signals.catch((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))  # what comes while it starts is obeyed once it runs
-    plan = _startable(options)
+    world = World()
+    try:
+        loading = Loading(_asked(options), world.children)
+        from reloader.supervisor import Supervisor  # beside the loading, which takes as long
+        from reloader.volume import VolumeLocked
+
+        plan = _startable(loading.plan())
+    except ChildProcessError as reason:
+        return _failed(reason)
     logs.set_up(plan.log)
     privacy.tell()
     places = settings.places(options.files, options.watch, os.environ)
     try:
-        supervisor = Supervisor(plan, places, lambda: _startable(options), World(), signals)
+        supervisor = Supervisor(plan, places, lambda: _startable(Loading(_asked(options), world.children).plan()), world, signals)
     except OSError as error:
-        print(
-            f"reloader: cannot listen on {plan.server.listen}: {_said(error)}; set server.listen, or off for none",
-            file=sys.stderr,
-        )
-        return FAILED
-    return supervisor.run()
+        return _failed(f"cannot listen on {plan.server.listen}: {_said(error)}; set server.listen, or off for none")
+    try:
+        return supervisor.run()
+    except VolumeLocked as locked:
+        return _failed(locked, LOCKED)
 
 
 def _said(error: OSError) -> str:
@@ -68,10 +70,15 @@ def _said(error: OSError) -> str:
 
 
 def _once(options: argparse.Namespace) -> int:
-    plan, _ = _plan(options)
-    _refuse_owners(plan)
+    from reloader.once import once
+    from reloader.volume import VolumeLocked
+
+    plan = _startable(_plan(options)[0])
     logs.set_up(plan.log)
-    outcomes = once(plan, World(), dry_run=options.dry_run)
+    try:
+        outcomes = once(plan, World(), dry_run=options.dry_run)
+    except VolumeLocked as locked:
+        return _failed(locked, LOCKED)
     for name, outcome in outcomes.items():
         for reason in outcome.reasons:
             print(f"reloader: {name}: {reason}", file=sys.stderr)
@@ -82,6 +89,9 @@ def _once(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from reloader.advice import delays
+    from reloader.online import online
+
     plan, files = _plan(options)
     good = True
     if options.online:
@@ -98,6 +108,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from reloader.onlooker import Unanswered, show, watch
+
     onlooker = _onlooker(options)
     if options.over:
         watch(onlooker.ask, sys.stdout, as_json=options.json)
@@ -105,13 +117,15 @@ def _status(options: argparse.Namespace) -> int:
     try:
         document = onlooker.ask()
     except Unanswered as reason:
-        print(f"reloader: {reason}", file=sys.stderr)
-        return FAILED
+        return _failed(reason)
     show(document, sys.stdout, as_json=options.json)
     return DONE if document["ready"] else FAILED
 
 
-def _onlooker(options: argparse.Namespace) -> Onlooker:
+def _onlooker(options: argparse.Namespace) -> "Onlooker":
+    from reloader.onlooker import Onlooker
+    from reloader.state import state_directory
+
     if options.address:
         return Onlooker(None, options.address)
     try:
@@ -127,37 +141,27 @@ def _onlooker(options: argparse.Namespace) -> Onlooker:
 
 
 def _by_hand(options: argparse.Namespace) -> int:
+    from reloader import by_hand
+    from reloader.volume.wish import NotPossible, Wish
+
     asked = Wish(act=options.act, generation=getattr(options, "generation", None))
     try:
         answer = by_hand.do(_plan(options)[0], options.pipeline, asked, World())
     except NotPossible as reason:
-        print(f"reloader: {reason}", file=sys.stderr)
-        return FAILED
+        return _failed(reason)
     for line in answer["said"]:
         print(line if answer["done"] else f"reloader: {line}", file=sys.stdout if answer["done"] else sys.stderr)
     return DONE if answer["done"] else FAILED
 
 
 def _demo(_options: argparse.Namespace) -> int:
-    from reloader.demo import demo  # noqa: PLC0415 - only for those who ask for it
+    from reloader.demo import demo
 
     return DONE if demo(sys.stdout) else FAILED
 
 
-def _startable(options: argparse.Namespace) -> Plan:
-    """Return the plan, if it can run here.
-
-    Raises:
-        ConfigurationInvalid: it cannot, and why.
-
-    """
-    plan, _ = _plan(options)
-    _refuse_owners(plan)
-    return plan
-
-
 def _doctor(options: argparse.Namespace) -> int:
-    from reloader import doctor  # noqa: PLC0415 - only for those who ask for it
+    from reloader import doctor
 
     logging.getLogger("reloader").addHandler(logging.NullHandler())  # what is logged of a read is told as a finding
 
@@ -175,32 +179,52 @@ def _doctor(options: argparse.Namespace) -> int:
     return FAILED if doctor.worst(findings) is doctor.State.FAILED else DONE
 
 
-def _refuse_owners(plan: Plan) -> None:
-    """Raise ConfigurationInvalid for files whose owner is unknown here or may not be set; `check` may run where that is otherwise."""
+def _startable(plan: Plan) -> Plan:
+    """Return the plan, if it can run here; `check` may run where that is otherwise.
+
+    Raises:
+        ConfigurationInvalid: the owner of a file is unknown here or may not be set.
+
+    """
+    from reloader.volume import owners
+
     mistakes = []
     for pipeline, volume in ((each.name, each.volume) for each in plan.pipelines if each.volume is not None):
         for name, file in volume.files.items():
             try:
-                owners.resolve(file.owner, file.group, _group_of(Path(volume.path)))
+                owners.resolve(file.owner, file.group, _group_of(Path(volume.path), owners.KEEP))
             except owners.OwnerRefused as refused:
                 mistakes.append(settings.Mistake(pipeline, f"volume.files.{name}", str(refused)))
     if mistakes:
         raise settings.ConfigurationInvalid(mistakes)
+    return plan
 
 
-def _group_of(path: Path) -> int:
-    return path.stat().st_gid if path.is_dir() else owners.KEEP
+def _group_of(path: Path, otherwise: int) -> int:
+    return path.stat().st_gid if path.is_dir() else otherwise
+
+
+def _failed(reason: object, status: int = FAILED) -> int:
+    print(f"reloader: {reason}", file=sys.stderr)
+    return status
 
 
 def _plan(options: argparse.Namespace) -> tuple[Plan, tuple[Path, ...]]:
-    """Return the plan that the command line, the files and the environment ask for."""
+    """Return the plan that the command line, the files and the environment ask for, and the files."""
+    return settings.find(*_asked(options))
+
+
+def _asked(options: argparse.Namespace) -> Asked:
     given = {"SERVER__LISTEN": options.listen, "LOG__LEVEL": options.log_level, "LOG__FORMAT": options.log_format}
     environ = {**os.environ, **{f"RELOADER_{name}": value for name, value in given.items() if value}}
-    return settings.find(options.files, options.watch, options.process, options.signal, environ)
+    return options.files, options.watch, options.process, options.signal, environ
 
 
 def _summary(pipeline: Pipeline) -> list[str]:
     """Return what a pipeline would read, write and signal, and what would serve it better."""
+    from reloader.advice import advice
+    from reloader.volume.in_place import COST
+
     lines = [f"pipeline {pipeline.name} (fail-{pipeline.failure.mode})"]
     lines += [f"  reads    {name}: {source.kind} {_what(source.settings)}" for name, source in pipeline.sources.items()]
     if pipeline.volume is not None:

@@ -15,6 +15,10 @@ class RenderedFile:
     group: str | None = None
 
 
+class RenderFailed(Exception):
+    """A set cannot be rendered. The message names the file, the template, its line and the cause, and never a value."""
+
+
 Rendered = Mapping[str, RenderedFile]
 """A whole set by name, relative to its directory, in sorted order."""
 

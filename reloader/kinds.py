@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
 from pkgutil import iter_modules
 from types import ModuleType
 
@@ -26,7 +25,7 @@ class Kinds:
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all kinds there are, imported or not."""
-        return tuple(sorted(self._own() | {point.name for point in entry_points(group=self.package)}))
+        return tuple(sorted(self._own() | set(self._others())))
 
     def load(self, kind: str) -> ModuleType:
         """Return the module of a kind.
@@ -44,9 +43,15 @@ class Kinds:
     def _module_name(self, kind: str) -> str:
         if kind in self._own():
             return f"{self.package}.{kind}"
-        for point in entry_points(group=self.package, name=kind):
-            return point.value
+        if kind in (others := self._others()):
+            return others[kind]
         raise UnknownKind(f"unknown {self.noun} kind {kind!r}; known: {', '.join(self.names())}")
+
+    def _others(self) -> dict[str, str]:
+        """Return the modules of the kinds that others bring, by the names of the kinds."""
+        from importlib.metadata import entry_points  # noqa: PLC0415 - 2 MiB, only where a kind is not ours
+
+        return {point.name: point.value for point in reversed(entry_points(group=self.package))}
 
     def _own(self) -> set[str]:
         return {module.name for module in iter_modules(self.path) if not module.name.startswith("_")}

@@ -13,8 +13,6 @@ from itertools import chain, groupby
 from typing import Any, Literal
 from urllib.parse import quote, quote_plus
 
-import yaml
-
 from reloader.snapshot import Value
 
 MASK = "********"
@@ -209,6 +207,8 @@ def _forms(leaf: str) -> Iterator[str]:
         yield sha256(data).hexdigest()
         yield from _in_base64(data)
         if not part.isprintable():
+            import yaml  # noqa: PLC0415 - 1 MiB, only for such secrets
+
             yield yaml.safe_dump(part, allow_unicode=True, default_style='"', width=len(part) * 9).strip().strip('"')
     whole = leaf.encode("utf-8", errors="surrogateescape")
     yield from _in_base64(whole)

@@ -149,6 +149,8 @@ class OwnConfiguration:
             return Loaded(self._load())
         except ValueError as invalid:
             return Loaded(mistakes=tuple(str(mistake) for mistake in getattr(invalid, "mistakes", (told(invalid),))))
+        except ChildProcessError as reason:
+            return Loaded(mistakes=(str(reason),))
         except Exception as error:  # noqa: BLE001 - a mistake of ours is told, and the old configuration runs on
             return Loaded(mistakes=(told(error),))
 

@@ -6,6 +6,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
+from posixpath import dirname
 from signal import SIGCONT, SIGSTOP, SIGTERM
 from typing import Annotated, Any, Literal
 
@@ -215,6 +216,11 @@ class Volume:
     keep: Whole = 3
     in_place: bool = False
     check: Check | None = None
+
+    @property
+    def template_directories(self) -> tuple[str, ...]:
+        """Return the directories that templates are read from, whole."""
+        return tuple(sorted({dirname(file.template) for file in self.files.values() if file.template}))
 
 
 @plain

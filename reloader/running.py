@@ -14,7 +14,6 @@ from reloader.pipeline.guard import Guard, rules_of
 from reloader.pipeline.intake import Intake, Waking
 from reloader.pipeline.turnstile import Turnstile
 from reloader.plan import BackendPlan, Directory, Pipeline as PipelinePlan, Volume as VolumePlan
-from reloader.render import Renderer
 from reloader.snapshot import Mailbox
 from reloader.state import record_home
 from reloader.status import Metrics, Status
@@ -55,7 +54,7 @@ class Running:
         self._cancels: list[Callable[[], None]] = []
         self._leasing: dict[str, tuple[Leasing, Hashable]] = {}
         self._confirmed_at: Mapping[str, float] = {}
-        self._templates = Renderer(plan.volume).template_directories if plan.volume else ()
+        self._templates = plan.volume.template_directories if plan.volume else ()
         world.children.withhold(name for each in plan.sources.values() if each.kind == "env" for name in each.settings.names)
         self._sources = {name: sources.make(each.kind, each.settings, plan.connections) for name, each in plan.sources.items()}
         self.mailbox = Mailbox(self.names)

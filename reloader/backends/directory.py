@@ -17,7 +17,6 @@ from reloader.backends.mounts import Mounts
 from reloader.backends.reads import Heartbeat, Inbox, ReadFailed, without_values
 from reloader.backends.scan import Contents, Look, Place
 from reloader.backends.turns import Turns
-from reloader.backends.wake import Watches
 from reloader.internal import told
 from reloader.plan import Directory
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
@@ -84,6 +83,8 @@ class Backend:
         self._lock = threading.Lock()
         self._subscribers: list[_Subscriber] = []
         self._known: dict[Scan, _Known] = {}
+        from reloader.backends.wake import Watches  # noqa: PLC0415 - watchdog, which a configuration is checked without
+
         self._wake = threading.Event()
         self._watches = Watches(self._wake, self._is_concerned_by)
         self._mounts = Mounts()

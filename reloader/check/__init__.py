@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from reloader.check import change, keypair, syntax
+from reloader.check import change
 from reloader.check.errors import CheckErrored, CheckRefused, listed
 from reloader.fileset import Rendered, published_paths
 from reloader.plan import Check, MaxChange
@@ -43,10 +43,14 @@ class Checker:
             case MaxChange():
                 change.check(check.percent, rendered, published(), self._directories(staged))
             case "keypair":
+                from reloader.check import keypair  # noqa: PLC0415 - OpenSSL, only where it is asked for
+
                 keypair.check(staged, rendered, self._clock.wall())
             case "nonempty":
                 _nonempty(rendered)
             case _:
+                from reloader.check import syntax  # noqa: PLC0415 - YAML, likewise
+
                 syntax.check(check, rendered)
 
     def _directories(self, staged: Path) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import inf
 
 from reloader.check import CheckErrored, CheckRefused
+from reloader.fileset import RenderFailed
 from reloader.internal import told
 from reloader.pipeline.closing import Closing
 from reloader.pipeline.content import Content
@@ -19,7 +20,6 @@ from reloader.pipeline.parts import Parts
 from reloader.pipeline.stages import StageFailed, Stages
 from reloader.pipeline.stopping import Stopping
 from reloader.policy import Cause, Delivery as State, Verdict, verdict
-from reloader.render import RenderFailed
 from reloader.snapshot import Snapshot
 from reloader.status import PipelineReport
 from reloader.targets import Held, Instance, Trouble

@@ -6,6 +6,7 @@ from math import inf
 
 from reloader.certificates import first_to_end, texts_in
 from reloader.check import CheckRefused
+from reloader.fileset import Rendered, RenderFailed
 from reloader.pipeline.fallback import Fallback
 from reloader.pipeline.holding import Holding
 from reloader.pipeline.made import Made
@@ -14,7 +15,6 @@ from reloader.pipeline.publishing import Publishing
 from reloader.pipeline.refusals import Refusals
 from reloader.pipeline.stages import StageFailed, Stages
 from reloader.plan import Pipeline as Plan
-from reloader.render import Rendered, RenderFailed
 from reloader.schedule import Backoff, Pace
 from reloader.snapshot import Snapshot
 from reloader.status import Change, Metrics

@@ -8,8 +8,6 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-import yaml
-
 from reloader.pipeline.guard import Guard
 from reloader.snapshot import Failure, FailureKind, Mailbox, Outcome, Reading, Value
 from reloader.sources import Source
@@ -18,13 +16,22 @@ from reloader.status import Metrics
 log = logging.getLogger("reloader")
 
 
+def _yaml(text: str) -> Any:
+    import yaml  # noqa: PLC0415 - only when a source asks for it
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError("not YAML") from None
+
+
 def _toml(text: str) -> Any:
     import tomllib  # noqa: PLC0415 - only when a source asks for it
 
     return tomllib.loads(text)
 
 
-_PARSERS: Mapping[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml.safe_load, "toml": _toml}
+_PARSERS: Mapping[str, Callable[[str], Any]] = {"json": json.loads, "yaml": _yaml, "toml": _toml}
 
 
 class Intake:
@@ -127,7 +134,7 @@ def _parse(parse: Callable[[str], Any], text: Value, what: str) -> Value:
         raise ValueError(what)  # noqa: TRY004 - both kinds of mistake are one to the caller
     try:
         return parse(text)
-    except (ValueError, yaml.YAMLError):
+    except ValueError:
         raise ValueError(what) from None
 
 

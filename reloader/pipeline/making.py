@@ -1,11 +1,15 @@
 """Makes a set of files from the values of the sources."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from reloader.plan import Pipeline as Plan
-from reloader.render import Rendered, Renderer
+from reloader.fileset import Rendered
+from reloader.plan import Pipeline as Plan, Volume as VolumePlan
 from reloader.snapshot import Value
 from reloader.volume import Mounted, Volume
+
+if TYPE_CHECKING:
+    from reloader.render import Renderer
 
 Values = Mapping[str, Value]
 
@@ -19,7 +23,7 @@ class Making:
     def __init__(self, plan: Plan, volume: Volume | Mounted) -> None:
         self._plan = plan
         self._volume = volume
-        self._renderer = Renderer(plan.volume) if plan.volume else None
+        self._renderer = _renderer(plan.volume) if plan.volume else None
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -56,8 +60,14 @@ class Making:
             return rendered
         return self._render(self._renderer, values, self._volume.target_directory(number))
 
-    def _render(self, renderer: Renderer, values: Values, generation: str) -> Rendered:
+    def _render(self, renderer: "Renderer", values: Values, generation: str) -> Rendered:
         return renderer.render({name: values[name] for name in self._plan.sources}, self._templates(values), generation)
 
     def _templates(self, values: Values) -> dict[str, Mapping[str, Value]]:
         return {directory: values[directory] for directory in (self._renderer.template_directories if self._renderer else ())}
+
+
+def _renderer(volume: VolumePlan) -> "Renderer":
+    from reloader.render import Renderer  # noqa: PLC0415 - Jinja2: 5 MiB, only where there is a volume
+
+    return Renderer(volume)

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from jinja2 import TemplateError, meta, nodes
 
-from reloader.fileset import Rendered, RenderedFile
+from reloader.fileset import Rendered, RenderedFile, RenderFailed
 from reloader.plan import File, Volume
 from reloader.render.bounds import OUTPUT_LIMIT, room
 from reloader.render.examine import examine
-from reloader.render.failures import RenderFailed, Unfit, told
+from reloader.render.failures import Unfit, told
 from reloader.render.filters import FILTERS
 from reloader.render.plain import content_of, files_of, plain, utf8
 from reloader.render.sandbox import GENERATION, RESERVED_NAMES, Inline, Loader, Sandbox
@@ -38,7 +38,7 @@ class Renderer:
     @property
     def template_directories(self) -> tuple[str, ...]:
         """Return the directories whose whole content `render` is to be given."""
-        return tuple(sorted({dirname(file.template) for file in self._volume.files.values() if file.template}))
+        return self._volume.template_directories
 
     def render(self, values: Mapping[str, Any], templates: Templates, generation: str) -> Rendered:
         """Return the set; `generation` is its directory as the target will see it.

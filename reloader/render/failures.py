@@ -16,10 +16,6 @@ _OF_TYPES = re.compile(
 """The texts of Python's own errors that speak of types alone; others may quote a value."""
 
 
-class RenderFailed(Exception):
-    """A set cannot be rendered. The message names the file, the template, its line and the cause, and never a value."""
-
-
 class Unfit(Exception):
     """What a template asked for cannot be done; the message is ours and shows no value."""
 

@@ -4,12 +4,9 @@ import base64
 import binascii
 import hashlib
 import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, time
 from typing import Any
-
-import yaml
 
 from reloader.render.failures import Unfit
 
@@ -28,6 +25,8 @@ def toyaml(value: Any, indent: int = 2) -> str:
     """Return the value as YAML, keys sorted, without the last newline; put `indent` behind it to nest it."""
     if _has_bytes(value):
         raise Unfit("toyaml: holds content that is not text; use b64encode on it")
+    import yaml  # noqa: PLC0415 - 1 MiB, only for templates that use it
+
     text: str = yaml.safe_dump(value, indent=_step(indent), allow_unicode=True, default_flow_style=False, width=_YAML_WIDTH)
     return text.removesuffix("\n...\n").rstrip("\n")
 
@@ -43,6 +42,8 @@ def fromjson(value: str) -> Any:
 
 def fromyaml(value: str) -> Any:
     """Return the value that a YAML text means."""
+    import yaml  # noqa: PLC0415 - likewise
+
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
@@ -53,6 +54,8 @@ def fromyaml(value: str) -> Any:
 
 def fromtoml(value: str) -> Any:
     """Return the mapping that a TOML text means."""
+    import tomllib  # noqa: PLC0415 - likewise
+
     try:
         return tomllib.loads(value)
     except tomllib.TOMLDecodeError:

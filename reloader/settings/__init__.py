@@ -1,17 +1,19 @@
-"""The operator's files and environment: read, validated, and handed on as one plan, or refused with every mistake at its place."""
+"""The operator's files and environment: read, validated, and handed on as one plan, or refused with every mistake at its place.
+
+What that takes is imported when it is done: the sidecar leaves it to a process that ends with it (`apart`).
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from reloader import plan
-from reloader.settings import environment, yamlfile
 from reloader.settings.mistakes import ConfigurationInvalid, Mistake, NoConfiguration
-from reloader.settings.planning import planned
 from reloader.settings.tree import Place, Problem, Tree
 
 __all__ = ["ConfigurationInvalid", "Mistake", "NoConfiguration", "files_of", "find", "load", "places", "zero_file"]
 
 DEFAULT_DIRECTORY = Path("/etc/reloader")
+CONFIG = "RELOADER_CONFIG"
 _OPTIONS = ("--watch", "--process", "--signal")
 _VARIABLES = ("CONFIG_DIR", "PROCESS_NAME", "RELOAD_SIGNAL")
 """Those of config-reloader-sidecar, which this one replaces as it is."""
@@ -66,6 +68,8 @@ def load(paths: Sequence[Path], environ: Mapping[str, str]) -> plan.Plan:
         ConfigurationInvalid: with all mistakes of all files.
 
     """
+    from reloader.settings import planning, yamlfile  # noqa: PLC0415 - pydantic: 130 ms and 10 MiB
+
     mistakes: list[Mistake] = []
     trees: list[tuple[Tree, list[Problem]]] = []
     for path in files_of(paths):
@@ -78,7 +82,7 @@ def load(paths: Sequence[Path], environ: Mapping[str, str]) -> plan.Plan:
             tree.data["name"] = path.stem
         _beside(tree, path)
         trees.append((tree, problems))
-    return planned(trees, environ, mistakes)
+    return planning.planned(trees, environ, mistakes)
 
 
 def _beside(tree: Tree, path: Path) -> None:
@@ -124,7 +128,7 @@ def _in_directory(directory: Path) -> list[Path]:
 
 
 def _usual_files(environ: Mapping[str, str], directory: Path) -> Sequence[Path]:
-    if chosen := environ.get(environment.CONFIG):
+    if chosen := environ.get(CONFIG):
         return [Path(chosen)]
     return [directory] if _in_directory(directory) else []
 
@@ -137,6 +141,8 @@ def _without_file(
     missing += [name.mistake((), "required: the name of the process to signal")] if not process else []
     if missing:
         raise ConfigurationInvalid(missing)
+    from reloader.settings import planning  # noqa: PLC0415 - as above
+
     tree = Tree({"name": "watch"}, {(): Place(where)})
     for position, path in enumerate(watch, 1):
         source = f"watch{position if len(watch) > 1 else ''}"
@@ -145,4 +151,4 @@ def _without_file(
     tree.put(("target", "match", "name"), process, name)
     if signal:
         tree.put(("target", "signal"), signal, number)
-    return planned([(tree, [])], environ, [])
+    return planning.planned([(tree, [])], environ, [])

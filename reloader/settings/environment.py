@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from reloader.settings import CONFIG
 from reloader.settings.mistakes import Mistake, nearest
 from reloader.settings.model import SHAPE
 from reloader.settings.shape import can_be_made, is_text, members, takes_new_keys
@@ -11,7 +12,6 @@ from reloader.settings.tree import MISSING, Loc, Place, Tree
 from reloader.settings.yamlfile import read_value
 
 PREFIX = "RELOADER_"
-CONFIG = "RELOADER_CONFIG"
 _KUBERNETES = re.compile(
     r"RELOADER_([A-Z0-9]+_)*(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )

@@ -3,11 +3,15 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from reloader.backends.consul.reads import Key, Nodes, Prefix, Read, Service, Services
 from reloader.plan import Connections
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
 from reloader.written import Duration, Whole, plain
+
+if TYPE_CHECKING:
+    from reloader.backends.consul.reads import Read
 
 # What the way to the server would take for another path: an empty, `.` or `..` part.
 _UNSAFE = re.compile(r"(^|/)\.{0,2}/|(^|/)\.{1,2}$")
@@ -75,30 +79,33 @@ class Source:
         if connections.consul is None or not connections.consul.address:
             raise ValueError("needs a Consul server: set consul.address, or CONSUL_HTTP_ADDR in the environment")
         self.backend = connections.consul
-        self.read = _read(settings)
-        self._default = settings.default
+        self._settings = settings
         # What anyone may read is nobody's secret, and the catalog is not made for secrets: masking ports and names would hide a change.
         guarded = connections.consul.token is not None or connections.consul.token_file is not None
-        self._secret = guarded and isinstance(self.read, Key | Prefix)
+        self._secret = guarded and (settings.key is not None or settings.prefix is not None)
+
+    @cached_property
+    def read(self) -> "Read":
+        """Return what is asked; the libraries that ask come with it, and a configuration is checked without them."""
+        from reloader.backends.consul.reads import Key, Nodes, Prefix, Service, Services  # noqa: PLC0415
+
+        settings = self._settings
+        if settings.service is not None:
+            return Service(settings.service, settings.passing, settings.tag, settings.near)
+        if settings.key is not None:
+            return Key(settings.key)
+        if settings.services or settings.nodes:
+            return Services() if settings.services else Nodes()
+        folder = settings.prefix or ""
+        return Prefix(folder if folder.endswith("/") or not folder else f"{folder}/")
 
     def interpret(self, reading: Reading) -> Outcome:
         """Return the reading; for a key that does not exist, the default or a refusal."""
         if reading.value is not None:
             return replace(reading, secret=self._secret)
-        if self._default is not None:
-            return replace(reading, value=self._default, detail=f"{reading.detail}, default")
+        if self._settings.default is not None:
+            return replace(reading, value=self._settings.default, detail=f"{reading.detail}, default")
         reason = (
             f"{self.backend.address}: {self.read}: does not exist; create it, set `default`, or let the token read it: {self.read.rule}"
         )
         return Failure(kind=FailureKind.REFUSED, reason=reason, at=reading.at)
-
-
-def _read(settings: Settings) -> Read:
-    if settings.service is not None:
-        return Service(settings.service, settings.passing, settings.tag, settings.near)
-    if settings.key is not None:
-        return Key(settings.key)
-    if settings.services or settings.nodes:
-        return Services() if settings.services else Nodes()
-    folder = settings.prefix or ""
-    return Prefix(folder if folder.endswith("/") or not folder else f"{folder}/")

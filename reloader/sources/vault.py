@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from reloader.backends.vault import Secret, Write, parameters_of
 from reloader.plan import Connections
 from reloader.snapshot import Outcome, Reading
 from reloader.written import Duration, plain
+
+if TYPE_CHECKING:
+    from reloader.backends.vault.issued import Read
 
 DEFAULT_POLL = 30.0
 
@@ -48,14 +52,18 @@ class Source:
         if connections.vault is None or not connections.vault.address:
             raise ValueError("needs a Vault server: set vault.address, or VAULT_ADDR in the environment")
         self.backend = replace(connections.vault, revoke_on_exit=False)
-        self.read = _read(settings)
+        self._settings = settings
+
+    @cached_property
+    def read(self) -> "Read":
+        """Return what is asked; the libraries that ask come with it, and a configuration is checked without them."""
+        from reloader.backends.vault import Secret, Write, parameters_of  # noqa: PLC0415
+
+        settings = self._settings
+        if settings.write is not None:
+            return Write(settings.path, parameters_of(settings.write), settings.poll)
+        return Secret(settings.path, settings.version, settings.effective_poll or DEFAULT_POLL)
 
     def interpret(self, reading: Reading) -> Outcome:
         """Return the reading, marked as secret."""
         return replace(reading, secret=True)
-
-
-def _read(settings: Settings) -> Secret | Write:
-    if settings.write is not None:
-        return Write(settings.path, parameters_of(settings.write), settings.poll)
-    return Secret(settings.path, settings.version, settings.effective_poll or DEFAULT_POLL)

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 log = logging.getLogger("reloader")
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -206,6 +204,8 @@ class Processes:
         self._warned = True
 
     def _pids(self) -> list[int]:
+        import psutil  # noqa: PLC0415 - 20 ms, before which the configuration is being loaded already
+
         psutil.PROCFS_PATH = str(self._root)
         return psutil.pids()
 
