@@ -51,11 +51,17 @@ class VirtualTurns:
             if job.ended or at != job.due:
                 continue
             self._clock.time = max(self._clock.time, at)
-            job.due = inf
-            again = job.run(0.0)
-            if not job.ended:
-                self._schedule(job, min(again, job.due))
+            self._begin(job)
         self._clock.time = until
+
+    def _begin(self, job: Job) -> None:
+        self._do(job)
+
+    def _do(self, job: Job) -> None:
+        job.due = inf
+        again = job.run(0.0)
+        if not job.ended:
+            self._schedule(job, min(again, job.due))
 
     def _schedule(self, job: Job, at: float) -> None:
         job.due = at
