@@ -2,15 +2,15 @@
 
 import sys
 
-from reloader import allocator, privacy
+from reloader import privacy
 
 
 def main() -> int:
     """Run the command in a process that nobody else looks into."""
     privacy.keep_private()
-    allocator.give_back()
-    from reloader import cli, uncaught  # noqa: PLC0415 - hundreds of milliseconds, in which all would be open
+    from reloader import allocator, cli, uncaught  # noqa: PLC0415 - hundreds of milliseconds, in which all would be open
 
+    allocator.give_back()
     uncaught.tell_without_values()
     return cli.main()
 
