@@ -89,8 +89,9 @@ class Changes:
         published = volume.published
         before = _read(volume, published.number if published else None)
         yield
-        after, wall, targets = _read(volume, number), self._clock.wall(), _targets(volume, before.number, number)
-        self._pending = lambda: Change(generation=number or 0, at=wall, diff=_cut(self._lines(before, after, targets)))
+        wall, targets = self._clock.wall(), _targets(volume, before.number, number)
+        # The new set is read when somebody asks, so that its reader does not wait for that: nobody writes to a generation.
+        self._pending = lambda: Change(generation=number or 0, at=wall, diff=_cut(self._lines(before, _read(volume, number), targets)))
 
     @property
     def last(self) -> Change | None:
