@@ -52,7 +52,7 @@ def each(contenders: Iterable[Contender], measure: Callable[[Contender], Iterato
                 yield Skipped(contender.name, f"no {' and no '.join(missing)} on PATH")
             else:
                 yield from measure(contender)
-        except NeverUp as reason:
+        except (NeverUp, TimeoutError) as reason:
             yield Skipped(contender.name, str(reason))
 
 

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from benchmarks import scenarios
+from benchmarks.changes import NeverUp
+from benchmarks.contenders import Contender, each
 from benchmarks.goals import GOALS, Goal
 from benchmarks.machine import Machine
 from benchmarks.report import OURS, Result, Row, Skipped, document, table
@@ -103,6 +106,19 @@ def test_what_is_not_here_is_named():
     result = Result("s", "about", [Row(OURS, "m", "ms", [1.0])], [Skipped("other", "no other on PATH")], 0.0, 0.0)
     assert "other: not measured, no other on PATH" in table(result)
     assert result.document()["skipped"] == [{"contender": "other", "reason": "no other on PATH"}]
+
+
+@pytest.mark.parametrize("problem", [NeverUp("no signal"), TimeoutError("nothing rendered")])
+def test_one_that_does_not_come_up_is_named_and_the_others_are_measured(problem):
+    """A contender that is here, but does not do what it is measured for, ends its own measurement alone."""
+
+    def measure(contender):
+        if contender.name == "idle":
+            raise problem
+        yield Row(contender.name, "m", "ms", [1.0])
+
+    contenders = [Contender(name, nullcontext) for name in ("idle", "busy")]
+    assert list(each(contenders, measure)) == [Skipped("idle", str(problem)), Row("busy", "m", "ms", [1.0])]
 
 
 def test_every_scenario_is_run_here():
