@@ -44,10 +44,11 @@ def _run(options: argparse.Namespace) -> int:
     world = World()
     try:
         loading = Loading(_asked(options), world.children)
-        from reloader.supervisor import Supervisor  # beside the loading, which takes as long
+        from reloader.backends import import_clients  # beside the loading, which takes as long
+        from reloader.supervisor import Supervisor
         from reloader.volume import VolumeLocked
 
-        plan = _startable(loading.plan())
+        plan = _startable(loading.plan(import_clients))
     except ChildProcessError as reason:
         return _failed(reason)
     logs.set_up(plan.log)

@@ -7,6 +7,7 @@ A backend of a new kind is one module or package here with a class `Backend`, fo
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -159,6 +160,13 @@ class Backends:
 def _bound(plan: Vault | Consul | Local) -> tuple[str, int]:
     """Return an address, and how many connections to it a plan allows."""
     return ("local", LOCAL_READS) if isinstance(plan, Local) else (plan.address.rstrip("/"), plan.max_connections)
+
+
+def import_clients(kinds: Iterable[str]) -> None:
+    """Import what reads from the servers among these kinds of sources, as long as there is time for it."""
+    for kind in {"consul", "vault"}.intersection(kinds):
+        with suppress(ImportError):  # told when it is needed
+            import_module(f"{__name__}.{kind}")
 
 
 def _revoke(backend: Leasing) -> None:

@@ -3,7 +3,7 @@
 What that takes is imported when it is done: the sidecar leaves it to a process that ends with it (`apart`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reloader import plan
@@ -27,8 +27,11 @@ def find(
     environ: Mapping[str, str],
     *,
     directory: Path = DEFAULT_DIRECTORY,
+    named: Callable[[frozenset[str]], None] | None = None,
 ) -> tuple[plan.Plan, tuple[Path, ...]]:
     """Return the plan and the files it came from (none for `--watch` and its variables).
+
+    `named` is told the kinds of sources, right or wrong, before the validation, which takes longer than all before it.
 
     The first that is given counts: files; `--watch`; `RELOADER_CONFIG`, a file or a directory; `*.yaml` in `directory`; `CONFIG_DIR`.
 
@@ -43,7 +46,7 @@ def find(
         return zero_file(watch, process or "", signal, environ), ()
     if chosen := files or _usual_files(environ, directory):
         found = files_of(chosen)
-        return load(found, environ), found
+        return load(found, environ, named), found
     if environ.get("CONFIG_DIR"):
         watched = [part.strip() for part in environ["CONFIG_DIR"].split(",") if part.strip()]
         values = (watched, environ.get("PROCESS_NAME", ""), environ.get("RELOAD_SIGNAL"))
@@ -61,14 +64,14 @@ def places(
     return tuple(usual) if usual else (directory,) if directory.is_dir() else ()
 
 
-def load(paths: Sequence[Path], environ: Mapping[str, str]) -> plan.Plan:
-    """Return the plan of these files, a pipeline each; a directory means the `*.yaml` in it.
+def load(paths: Sequence[Path], environ: Mapping[str, str], named: Callable[[frozenset[str]], None] | None = None) -> plan.Plan:
+    """Return the plan of these files, a pipeline each; a directory means the `*.yaml` in it. `named` is as for `find`.
 
     Raises:
         ConfigurationInvalid: with all mistakes of all files.
 
     """
-    from reloader.settings import planning, yamlfile  # noqa: PLC0415 - pydantic: 130 ms and 10 MiB
+    from reloader.settings import yamlfile  # noqa: PLC0415 - 1 MiB
 
     mistakes: list[Mistake] = []
     trees: list[tuple[Tree, list[Problem]]] = []
@@ -82,7 +85,16 @@ def load(paths: Sequence[Path], environ: Mapping[str, str]) -> plan.Plan:
             tree.data["name"] = path.stem
         _beside(tree, path)
         trees.append((tree, problems))
+    if named is not None:
+        named(frozenset(kind for tree, _ in trees for kind in _kinds(tree)))
+    from reloader.settings import planning  # noqa: PLC0415 - pydantic: 130 ms and 13 MiB
+
     return planning.planned(trees, environ, mistakes)
+
+
+def _kinds(tree: Tree) -> Iterator[str]:
+    written = (tree.look(("sources", name, "kind")) for name in tree.keys("sources"))
+    yield from (kind for kind in written if isinstance(kind, str))
 
 
 def _beside(tree: Tree, path: Path) -> None:

@@ -12,14 +12,14 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from reloader.internal import told
 from reloader.plan import Plan
 from reloader.settings import find
-from reloader.settings.mistakes import ConfigurationInvalid, Mistake
+from reloader.settings.mistakes import ConfigurationInvalid
 from reloader.world.children import Children
 from reloader.written import signal_name
 
@@ -65,8 +65,8 @@ class Loading:
         """Return the pid of the child."""
         return self._child.pid
 
-    def plan(self) -> Plan:
-        """Return the plan, once it is there.
+    def plan(self, named: Callable[[frozenset[str]], None] = lambda _kinds: None) -> Plan:
+        """Return the plan, once it is there; `named` is told the kinds of sources as soon as they are known, right or wrong.
 
         Raises:
             ConfigurationInvalid: there is none, and why.
@@ -75,7 +75,8 @@ class Loading:
         """
         try:
             with self._socket, self._socket.makefile("rb") as stream:
-                found: Plan | tuple[Mistake, ...] | str = pickle.load(stream)  # noqa: S301 - from our own child
+                while isinstance(found := pickle.load(stream), frozenset):  # noqa: S301 - from our own child
+                    named(found)
         except TimeoutError:
             self._child.kill()
             raise ChildProcessError(f"the configuration cannot be loaded: it takes longer than {LONGEST:g} s") from None
@@ -126,14 +127,14 @@ def answer() -> None:
         os.environ.clear()
         os.environ.update(environ)
         with suppress(BrokenPipeError):  # nobody waits for it any more
-            asker.sendall(_answered(asked))
+            asker.sendall(_answered(asked, asker))
     os._exit(0)  # what an interpreter tidies up takes longer than the end of the process
 
 
-def _answered(asked: Asked) -> bytes:
+def _answered(asked: Asked, asker: socket.socket) -> bytes:
     """Return the plan, or the mistakes, or what is told of a mistake of ours."""
     try:
-        plan, _ = find(*asked)
+        plan, _ = find(*asked, named=lambda kinds: asker.sendall(pickle.dumps(kinds)))
         return pickle.dumps(plan)
     except ConfigurationInvalid as invalid:
         return pickle.dumps(invalid.mistakes)

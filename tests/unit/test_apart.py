@@ -71,6 +71,15 @@ def test_the_plan_is_the_same(whole):
     assert plan.pipelines[0].timing.splay == 7
 
 
+def test_the_kinds_of_sources_are_told_before_it_is_known_whether_they_are_right(whole):
+    told: list[frozenset[str]] = []
+    Loading(asked(whole), Children()).plan(told.append)
+    whole.write_text("sources: {a: {kind: consul}, b: {kind: [vault]}, c: {kind: nothing}, d: vault}")
+    with pytest.raises(settings.ConfigurationInvalid):
+        Loading(asked(whole), Children()).plan(told.append)
+    assert told == [{"files", "consul", "vault", "env"}, {"consul", "nothing"}]
+
+
 def test_so_is_that_of_a_pipeline_without_a_file(tmp_path):
     without = ((), (str(tmp_path),), "nginx", "USR2", {})
     assert Loading(without, Children()).plan() == settings.find(*without)[0]
