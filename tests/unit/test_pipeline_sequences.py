@@ -39,7 +39,7 @@ BY_WALL_CLOCK = ("the_machine_reboots", "the_wall_clock_is_set")
 """What ages continue over by the wall clock, and its steps."""
 
 
-BY_CALLS = ("the_sidecar_is_killed_amid_its_next_changes",)
+BY_CALLS = ("the_sidecar_is_killed_amid_its_next_changes", "a_change_of_the_disk_will_fail_once")
 """Come at a call of the disk by its number; after a step of the wall clock the ages are written down once more, which moves it."""
 
 
