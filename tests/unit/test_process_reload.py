@@ -204,7 +204,7 @@ def test_a_process_that_becomes_another_program_while_it_is_found_is_not_the_one
         def hold(self, pid: int) -> Grip:
             grips.append(super().hold(pid))
             shell.say()
-            eventually(lambda: self.look(pid).comm == "sleep")
+            eventually(lambda: self.look(pid).argv[:1] == ("sleep",))  # it has that name a moment sooner, and no arguments then
             return grips[0]
 
     target = target_of(name, world=World(processes=Changing()))
