@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.proxying import Site, serve_every_change
+from tests.scale import rounds
 
 
 class HaproxySite(Site):
@@ -47,4 +48,4 @@ backend web
 def test_every_change_of_every_source_is_served_under_load(tmp_path, openbao, consul_server, haproxy):
     """30 changes of three kinds: each served within 2 s, no failed request, one SIGUSR2 a generation, no mix of generations."""
     with HaproxySite(tmp_path, openbao, consul_server, haproxy) as site:
-        serve_every_change(site, ("config", "upstream"))
+        serve_every_change(site, ("config", "upstream"), certificates=rounds(2, 4))  # each takes its 16 s
