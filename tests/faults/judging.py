@@ -22,6 +22,8 @@ _OF_THE_TOKEN = {f"/v1/{LOGIN}", f"/v1/{RENEW_TOKEN}"}
 
 _BACKOFF = Backoff()
 _SLACK = 0.005
+_HEARD = 0.005
+"""After how many seconds the client knows that a request failed; what it began until then was under way for it."""
 _SLOW = 0.3
 """How many seconds a request may need to the server."""
 _ROUNDED = 1.0
@@ -90,8 +92,10 @@ def _outage_too_soon(requests: Sequence[Seen]) -> list[str]:
         asked = failures[:1] + [failure for failure in failures[1:] if failure.began >= failures[0].ended]
         if len(asked) > 1 and {_read(failure) for failure in asked} != {_read(failures[0])} - {_read(seen)}:
             # What was under way since before the outage puts nothing off when it ends at last.
-            if at - asked[-1].ended < _BACKOFF.floor(len(asked)) - _SLACK:
-                found.append(f"{seen.path} {at - asked[-1].ended:.3f} s after the server's failure {len(asked)}")
+            known = len(asked) - sum(failure.began < failures[0].ended + _HEARD for failure in asked[1:])
+            if at - asked[-1].ended < _BACKOFF.floor(known) - _SLACK:
+                before = ", ".join(f"{failure.path} {failure.began - at:.3f} to {failure.ended - at:.3f}" for failure in asked)
+                found.append(f"{seen.path} {at - asked[-1].ended:.3f} s after the server's failure {known} ({before})")
             if any(requests[other].began > asked[1].ended for other in under_way):
                 found.append(f"{seen.path} beside another one, while the server fails")
         under_way.add(number)

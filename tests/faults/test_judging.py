@@ -39,6 +39,7 @@ LATE = Seen(-5, 0.3, KEY, "GET", status=500, whole_server=True)
         ([outage(0), outage(0.02, KEY), outage(0.2), outage(0.5, KEY)], []),
         ([outage(0), outage(0.02, KEY), outage(0.2), outage(0.35, KEY)], ["0.140 s after the server's failure 3"]),
         ([outage(0), outage(0.002, KEY), outage(0.1)], []),
+        ([outage(0), outage(0.012, KEY), outage(0.1), outage(0.22, KEY)], []),
         ([outage(0), outage(0.1), outage(0.3), outage(0.32, KEY)], []),
         ([outage(0), outage(0.1), outage(0.15)], ["0.040 s after the server's failure 2"]),
         ([outage(0), outage(0.02, KEY), outage(0.3), seen(0.305, KEY)], ["beside another one"]),
