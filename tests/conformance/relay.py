@@ -64,6 +64,8 @@ class Relay:
         self._real = address
         self.stopping = threading.Event()
         self.asked: list[Asked] = []
+        self.hung: list[Asked] = []
+        """The requests that `hang` keeps waiting."""
         self.behave: Callable[[Asked], Answer] = self.forward
         self.spoil: Callable[[Asked, Answer], Answer] = lambda _asked, answer: answer
         port = free_port()
@@ -84,8 +86,9 @@ class Relay:
             got.status_code, got.content, {name.title(): value for name, value in got.headers.items() if name.lower() not in _HOP}
         )
 
-    def hang(self, _asked: Asked) -> Answer:
+    def hang(self, asked: Asked) -> Answer:
         """Never answer."""
+        self.hung.append(asked)
         self.stopping.wait()
         return Answer()
 

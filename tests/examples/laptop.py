@@ -84,13 +84,20 @@ class Laptop:
     def follow(self, steps: list[str]) -> None:
         """Do each step; of one that asks, wait for the answer that the README shows behind it, or for a status that has its words."""
         for step in steps:
-            command, _, shown = step.partition(" # ")
-            if command.startswith("curl"):
-                eventually(lambda command=command, shown=shown: self.output(command).strip() == shown.strip(), what=step)
-            elif command.startswith("reloader status"):
-                eventually(lambda command=command, shown=shown: shown.strip() in self.output(command), what=step)
-            else:
-                self.output(command)
+            try:
+                self._follow(*step.split(" # ", 1))
+            except AssertionError as failed:
+                status = self.run("reloader status").stdout
+                failed.add_note(f"{step}\n{status}\n{self.log()}")
+                raise
+
+    def _follow(self, command: str, shown: str = "") -> None:
+        if command.startswith("curl"):
+            eventually(lambda: self.output(command).strip() == shown.strip(), what=command)
+        elif command.startswith("reloader status"):
+            eventually(lambda: shown.strip() in self.output(command), what=command)
+        else:
+            self.output(command)
 
     def wrong(self, configuration: str) -> list[dict[str, Any]]:
         """Return what the doctor finds wrong beside the running sidecar."""

@@ -83,10 +83,10 @@ def changes_of(client: Client, look: Callable[[Token, Token | None], Any] = lamb
 
 
 def test_a_token_is_renewed_before_its_time_and_stays_the_same(site):
-    site.role.change(token_ttl="4s")
+    site.role.change(token_ttl="8s")  # renewed after two thirds: what is left is for a busy machine
     with site.client() as client:
         token = client.identity.token()
-        eventually(lambda: site.asked(RENEW) >= 3, within=30)
+        eventually(lambda: site.asked(RENEW) >= 2, within=60)
         assert client.identity.token().serial == token.serial
         assert client.identity.token().ends > token.ends
         assert client.identity.lives(token)

@@ -158,5 +158,7 @@ class Backend(ReadingBackend):
 
 
 def _detail(answer: Answer) -> str:
-    value = answer.value
-    return f"index {answer.index}, {len(value)} items" if isinstance(value, list | dict) else f"index {answer.index}"
+    told, value = f"index {answer.index}", answer.value
+    if not isinstance(value, list | dict):
+        return told
+    return f"{told}, {len(value)} item{'' if len(value) == 1 else 's'}"
