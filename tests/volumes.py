@@ -126,12 +126,12 @@ def killing(at: int, when: str) -> Disk:
     return hooked(hook)
 
 
-AMID = ("write_file", "overwrite_file", "remove_tree")
+AMID = ("write_file", "make_file", "overwrite_file", "remove_tree")
 """The calls that are more than one step for the kernel."""
 
 
 def _half(name: str, args: tuple[Any, ...]) -> None:
-    if name == "write_file":
+    if name in ("write_file", "make_file"):
         args[0].write_bytes(args[1][: len(args[1]) // 2])
     elif name == "overwrite_file":
         with args[0].open("r+b") as file:

@@ -130,6 +130,7 @@ class Pipeline:
             self._mailbox.wait(UNSETTLED_LOOK)
         if self._opened and self._verdict().wants_fallback:
             self.content.fallback.publish(self._mailbox.take())
+        self.content.complete_record()
         refused = self.content.rejected or self.content.unwritable
         return self.report().ready and self._volume.published is not None and refused is None
 

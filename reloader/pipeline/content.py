@@ -133,10 +133,9 @@ class Content:
         self.unwritable = None
 
     def complete_record(self) -> None:
-        """Write what could not be written into the record, and note since when it cannot."""
+        """Write what the record lacks, and note since when it cannot be written."""
         volume = self._volume
-        if volume.unsaved is not None:
-            volume.note_record(volume.record)
+        volume.note_record(volume.record)
         since = self.unsaved.since if self.unsaved else self._world.clock.now()
         self.unsaved = None if volume.unsaved is None else Rejected("record", volume.unsaved, since, refused=False)
 

@@ -80,6 +80,8 @@ class Volume(Remembered):
 
     def close(self) -> None:
         """Free the volume; what is published stays."""
+        if self._waits and self._home.is_held:
+            self._try_remembering(self.record)
         self._home.close()
         self._published = None
 
@@ -174,7 +176,7 @@ class Volume(Remembered):
         return self.directory(number)
 
     def publish(self, number: int) -> Published:
-        """Let readers see a staged set, all of it at once.
+        """Let readers see a staged set, all of it at once; the record is written by `note_record`, which is to follow.
 
         Raises:
             VolumeError: a step failed; `published` tells whether readers see the set all the same.
@@ -188,7 +190,7 @@ class Volume(Remembered):
             self._world.disk.sync_directory(self.path)
             self._published = published = self._discover(number)
             self._links.tidy()
-            self.remember(self.record)
+        self._waits = True  # for what is written before the target is asked; who resumes sees the link, and what is new there is owed
         return published
 
     def discard(self, number: int) -> None:

@@ -19,7 +19,8 @@ class Remembered:
         self.record = record
         """What is remembered; `remember` changes it."""
         self.unsaved: str | None = None
-        """Why the record in the file is older than `record`, where it is; a restart now could ask for a reload twice."""
+        """Why the record in the file is older than `record`, where it cannot be written; a restart now could ask for a reload twice."""
+        self._waits = False
 
     @property
     def last_confirmed(self) -> int | None:
@@ -44,8 +45,8 @@ class Remembered:
         self.note_record(self.record.doubt())
 
     def note_record(self, record: Record) -> None:
-        """Take a record; what cannot be written now is, the next time."""
-        if record != self.record or self.unsaved is not None:
+        """Take a record, and write what waits; what cannot be written now is, the next time."""
+        if record != self.record or self.unsaved is not None or self._waits:
             self._try_remembering(record)
 
     def remember(self, record: Record) -> None:
@@ -55,7 +56,7 @@ class Remembered:
             VolumeError: it cannot be written now; it is taken all the same, and written the next time.
 
         """
-        self.record = record
+        self.record, self._waits = record, False
         try:
             with explained("record", self._told_as):
                 self._save(record)

@@ -1,6 +1,8 @@
 """Writes a whole set into a directory of its own."""
 
+import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from reloader.fileset import Rendered, RenderedFile
@@ -9,6 +11,9 @@ from reloader.volume import layout
 from reloader.volume.errors import VolumeError
 from reloader.volume.owners import KEEP, OwnerRefused, resolve
 from reloader.world.disk import Disk
+
+AT_ONCE = 64
+"""How many files are made before the first of them is waited for: a disk writes many sooner than one after the other."""
 
 
 def write_set(root: Path, rendered: Rendered, dir_mode: int, disk: Disk) -> None:
@@ -27,9 +32,17 @@ def write_set(root: Path, rendered: Rendered, dir_mode: int, disk: Disk) -> None
         disk.make_directory(folder, dir_mode, group)
     group = root.stat(follow_symlinks=False).st_gid
     owners = resolve_all(rendered, group)
-    for name, file in rendered.items():
-        uid, gid = owners[file.owner, file.group]
-        disk.write_file(root / name, file.data, file.mode, uid, group if gid == KEEP else gid)
+    files = list(rendered.items())
+    for begin in range(0, len(files), AT_ONCE):
+        with ExitStack() as opened:
+            made = []
+            for name, file in files[begin : begin + AT_ONCE]:
+                uid, gid = owners[file.owner, file.group]
+                descriptor = disk.make_file(root / name, file.data, file.mode, uid, group if gid == KEEP else gid)
+                opened.callback(os.close, descriptor)
+                made.append((root / name, descriptor))
+            for path, descriptor in made:
+                disk.sync_file(path, descriptor)
     for folder in reversed(folders):
         disk.sync_directory(folder)
 

@@ -31,15 +31,22 @@ class Disk:
 
     def write_file(self, path: Path, data: bytes, mode: int, uid: int = -1, gid: int = -1) -> None:
         """Make a new file and sync it: nobody can read it before its owner and mode are right."""
-        with _parent(path) as parent:
-            descriptor = os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
-            with os.fdopen(descriptor, "wb") as file:
-                if (uid, gid) != (-1, -1):
-                    os.fchown(descriptor, uid, gid)
-                os.fchmod(descriptor, mode)
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
+        descriptor = _make(path, data, mode, uid, gid)
+        try:
+            _sync(path, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_file(self, path: Path, data: bytes, mode: int, uid: int = -1, gid: int = -1) -> int:
+        """Make a new file, and have the kernel begin to write it out; return its descriptor for `sync_file`, which the caller closes."""
+        descriptor = _make(path, data, mode, uid, gid)
+        with contextlib.suppress(OSError):  # a hint: what it is to drop must be written before, so that begins
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        return descriptor
+
+    def sync_file(self, path: Path, descriptor: int) -> None:
+        """Make a file that `make_file` made survive a crash of the machine."""
+        _sync(path, descriptor)
 
     def overwrite_file(self, path: Path, data: bytes, mode: int = -1, uid: int = -1, gid: int = -1) -> None:
         """Write into an existing file, which stays the same one (-1 leaves its mode or owner), and sync it.
@@ -48,16 +55,16 @@ class Disk:
         """
         with _parent(path) as parent:  # opening a FIFO must not make us wait
             descriptor = os.open(path.name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-            with os.fdopen(descriptor, "wb", buffering=0) as file:
+            try:
                 if (uid, gid) != (-1, -1):
                     os.fchown(descriptor, uid, gid)
                 if mode != -1:
                     os.fchmod(descriptor, mode)
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[file.write(rest) :]
+                _write(descriptor, data)
                 os.ftruncate(descriptor, len(data))
                 os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def make_link(self, path: Path, to: str) -> None:
         """Make a symbolic link at `path` that says `to`."""
@@ -116,6 +123,31 @@ def _parent(path: Path) -> Iterator[int]:
     """Open the directory that a path is in; what fails there is told with the path."""
     with naming(path), directory(path.parent) as parent:
         yield parent
+
+
+def _make(path: Path, data: bytes, mode: int, uid: int, gid: int) -> int:
+    with _parent(path) as parent:
+        descriptor = os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+        try:
+            if (uid, gid) != (-1, -1):
+                os.fchown(descriptor, uid, gid)
+            os.fchmod(descriptor, mode)
+            _write(descriptor, data)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _sync(path: Path, descriptor: int) -> None:
+    with naming(path):
+        os.fsync(descriptor)
 
 
 def _settle(descriptor: int, mode: int, gid: int) -> None:

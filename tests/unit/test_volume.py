@@ -285,6 +285,7 @@ def test_a_time_that_is_still_to_come_is_not_believed(volume: Volume) -> None:
 def test_a_damaged_record_is_set_aside_and_what_is_published_stays(text: str, volume: Volume) -> None:
     publish(volume, OLD)
     publish(volume, NEW)
+    volume.note_record(volume.record)
     (volume.path / "..reloader/record.json").write_text(text)
     discovered = volumes.os_time()
     again = reopened(volume)
