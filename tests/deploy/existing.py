@@ -1,8 +1,7 @@
-"""Workloads as other people's charts render them, to which the sidecar is added.
+"""Workloads to which the sidecar is added, in shapes that no chart of `public.py` has.
 
-The shapes are those of widely used public charts, the text is ours: an ingress controller (users set in the container, a capability of its
-own, a webhook's certificate), a database with claimed storage (a StatefulSet with an init container, no user at all in its Pods), and an
-agent on each node (a DaemonSet on the host's network, users set in the Pod, paths of the host). None of them knows of a sidecar.
+The shapes are those of widely used charts, the text is ours: an ingress controller (another container beside it, a capability of its own, a
+webhook's certificate), and a database with claimed storage (a StatefulSet with an init container that is root). Neither knows of a sidecar.
 """
 
 from dataclasses import dataclass
@@ -24,6 +23,11 @@ class Existing:
     @property
     def name(self) -> str:
         return str(self.manifest["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        """The one that is written in it; nothing where that is left to whoever applies it."""
+        return str(self.manifest["metadata"].get("namespace", ""))
 
 
 INGRESS = """
@@ -90,30 +94,7 @@ spec:
     - metadata: {name: data}
       spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 8Gi}}}
 """
-AGENT = """
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: agent, namespace: logging}
-spec:
-  selector: {matchLabels: {app.kubernetes.io/name: agent, app.kubernetes.io/instance: logs}}
-  updateStrategy: {type: RollingUpdate, rollingUpdate: {maxUnavailable: 1}}
-  template:
-    metadata: {labels: {app.kubernetes.io/name: agent, app.kubernetes.io/instance: logs, app.kubernetes.io/version: 1.8.2}}
-    spec:
-      hostNetwork: true
-      automountServiceAccountToken: false
-      securityContext: {fsGroup: 65534, runAsGroup: 65534, runAsNonRoot: true, runAsUser: 65534}
-      tolerations: [{effect: NoSchedule, operator: Exists}]
-      containers:
-        - name: agent
-          image: example.com/agent:1.8.2
-          ports: [{name: metrics, containerPort: 9100}]
-          readinessProbe: {httpGet: {path: /, port: 9100}}
-          volumeMounts: [{name: root, mountPath: /host/root, mountPropagation: HostToContainer, readOnly: true}]
-      volumes: [{name: root, hostPath: {path: /}}]
-"""
 EVERY = (
     Existing(yaml.safe_load(INGRESS), container="controller", reads="/etc/edge/live", user=101),
     Existing(yaml.safe_load(DATABASE), container="store", reads="/etc/store/tls", user=999),
-    Existing(yaml.safe_load(AGENT), container="agent", reads="/etc/agent", user=None),
 )

@@ -14,7 +14,7 @@ def wrong_with(manifests: Iterable[Manifest]) -> list[str]:
     """Return a sentence for each thing that does not hold together."""
     every = list(manifests)
     found = [f"{each['metadata']['name']}: {told}" for each in workloads(every) for told in _wrong_with_one(each)]
-    return found + list(_services(every))
+    return [*found, *_services(every), *_elsewhere(every)]
 
 
 def spec_of(workload: Manifest) -> dict[str, Any]:
@@ -138,3 +138,11 @@ def _services(manifests: list[Manifest]) -> Iterator[str]:
         ports = {port.get("name") for each in chosen for part in containers(each).values() for port in part.get("ports") or ()}
         missing = [port["targetPort"] for port in service["spec"]["ports"] if isinstance(port.get("targetPort"), str)]
         yield from (f"Service {service['metadata']['name']}: no Pod has the port {port}" for port in missing if port not in ports)
+
+
+def _elsewhere(manifests: list[Manifest]) -> Iterator[str]:
+    spaces = {each["metadata"].get("namespace") for each in workloads(manifests) if "reloader" in containers(each)}
+    ours = (each for each in manifests if each["metadata"]["name"].split("-")[0] == "reloader")
+    for each in ours:
+        if spaces and each["metadata"].get("namespace") not in spaces:
+            yield f"{each['kind']} {each['metadata']['name']}: no Pod with the sidecar is in its namespace"

@@ -36,9 +36,9 @@ def overlay(name: str) -> list[Manifest]:
     return kustomized(DEPLOY / name if name == "base" else DEPLOY / "overlays" / name)
 
 
-def charted(values: Mapping[str, Any], chart: Path = DEPLOY / "chart", *, name: str = "web") -> list[Manifest]:
+def charted(values: Mapping[str, Any], chart: Path = DEPLOY / "chart", *, name: str = "web", namespace: str = "default") -> list[Manifest]:
     """Return the manifests of a chart with these values; the test is over where Helm cannot be had."""
-    done = _helm(values, chart, name)
+    done = _helm(values, chart, name, namespace)
     assert done.returncode == 0, done.stderr
     texts = [text for path, text in json.loads(done.stdout).items() if path.endswith(".yaml")]
     return [each for text in texts for each in yaml.safe_load_all(text) if each]
@@ -46,21 +46,21 @@ def charted(values: Mapping[str, Any], chart: Path = DEPLOY / "chart", *, name: 
 
 def refused(values: Mapping[str, Any], chart: Path = DEPLOY / "chart") -> str:
     """Return why Helm does not take these values."""
-    done = _helm(values, chart, "web")
+    done = _helm(values, chart)
     assert done.returncode != 0, "they are taken"
     return done.stderr.strip().splitlines()[-1] if "Error" not in done.stderr else done.stderr[done.stderr.rindex("Error") :]
 
 
-def _helm(values: Mapping[str, Any], chart: Path, name: str) -> subprocess.CompletedProcess[str]:
+def _helm(values: Mapping[str, Any], chart: Path, name: str = "web", namespace: str = "default") -> subprocess.CompletedProcess[str]:
     """Run Helm in a process of its own: it is written in Go, whose runtime takes threads and signals of whoever loads it."""
     code = (
         "import json, sys, helm_python as helm\n"
-        "chart, values, name = json.load(sys.stdin)\n"
+        "chart, values, name, namespace = json.load(sys.stdin)\n"
         "with helm.Chart.load(chart) as loaded:\n"
         "    loaded.validate_schema(values)\n"
-        "    json.dump(loaded.render(values, name=name, namespace='default'), sys.stdout)\n"
+        "    json.dump(loaded.render(values, name=name, namespace=namespace), sys.stdout)\n"
     )
-    asked = json.dumps([str(chart), values, name])
+    asked = json.dumps([str(chart), dict(values), name, namespace])
     done = subprocess.run([sys.executable, "-c", code], input=asked, capture_output=True, text=True, timeout=100, check=False)
     if "No module named 'helm_python'" in done.stderr:
         missing(UnavailableError("Helm (the package helm-python-sdk) is not installed"))

@@ -1,116 +1,22 @@
 """The component, added to workloads that do not know of it by what its README says."""
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
 from tests.deploy import existing
-from tests.deploy.examining import examined, wrong_in
+from tests.deploy.adding import FORMS, check, reached, with_sidecar
 from tests.deploy.existing import Existing
-from tests.deploy.holding import containers, security, spec_of, wrong_with
-from tests.deploy.rendering import DEPLOY, OF_OTHERS, Manifest, charted, kustomized, minors, one, workloads
+from tests.deploy.holding import containers, security, spec_of
+from tests.deploy.rendering import DEPLOY, charted, kustomized, one, workloads
 
-FORMS = {
-    "native": ("sidecar",),
-    "any user": ("sidecar", "any-uid"),
-    "vault": ("sidecar", "vault"),
-    "watched": ("sidecar", "network-policy", "monitoring"),
-    "classic": ("sidecar-classic",),
-}
 README = (DEPLOY / "README.md").read_text(encoding="utf-8")
 CHECKOUT = re.compile(r"\.\./config-reloader/deploy/components/([\w-]+)")
-
-
-def pipeline(reads: str) -> str:
-    return f"""
-sources:
-  settings: {{kind: env, names: [HOSTNAME]}}
-volume:
-  path: /live
-  target_path: {reads}
-  files:
-    settings.json: {{content: "{{{{ settings | tojson }}}}"}}
-target: {{kind: process, match: {{name: started}}}}
-"""
-
-
-def patch(workload: Existing, user: int | None, listed: str) -> dict[str, Any]:
-    """Return what a user says: who reads where, whose user that is where the Pod does not say it, and the group where there are two."""
-    context = {} if user is None else {"securityContext": {"runAsUser": user}}
-    ours = [{"name": name, **context} for name in (("reloader",) if listed == "initContainers" else ("reloader-once",))]
-    target = {"name": workload.container, "volumeMounts": [{"name": "live", "mountPath": workload.reads, "readOnly": True}]}
-    beside = [] if listed == "initContainers" else [{"name": "reloader", **context}]
-    group = {"securityContext": {"fsGroup": workload.user}} if user == 0 and workload.user else {}
-    spec = {**group, "initContainers": ours, "containers": [target, *beside]}
-    kind = {key: workload.manifest[key] for key in ("apiVersion", "kind")}
-    return {**kind, "metadata": {"name": workload.name}, "spec": {"template": {"spec": spec}}}
-
-
-def with_sidecar(folder: Path, workload: Existing, form: str, *more: Manifest) -> list[Manifest]:
-    """Write a user's folder, and return what it becomes."""
-    user = 0 if form == "any user" else workload.user
-    listed = "containers" if form == "classic" else "initContainers"
-    namespace = workload.manifest["metadata"].get("namespace")
-    metadata = {"name": "reloader", **({"namespace": namespace} if namespace else {})}
-    configuration = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"it.yaml": pipeline(workload.reads)}}
-    kustomization = {
-        "resources": ["existing.yaml", "reloader.yaml"],
-        "components": [reached(folder, name) for name in FORMS[form]],
-        "patches": [{"path": "target.yaml"}],
-    }
-    files = {
-        "existing.yaml": [workload.manifest, *more],
-        "reloader.yaml": [configuration],
-        "kustomization.yaml": [kustomization],
-        "target.yaml": [patch(workload, user, listed) if namespace is None else in_namespace(patch(workload, user, listed), namespace)],
-    }
-    for name, documents in files.items():
-        (folder / name).write_text(yaml.safe_dump_all(documents))
-    return kustomized(folder)
-
-
-def in_namespace(manifest: Manifest, namespace: str) -> Manifest:
-    return {**manifest, "metadata": {**manifest["metadata"], "namespace": namespace}}
-
-
-def reached(folder: Path, component: str) -> str:
-    return os.path.relpath((DEPLOY / "components" / component).resolve(), folder.resolve())
-
-
-def lost(before: Any, after: Any, path: str = "") -> Iterator[str]:
-    """Yield what was there before and is not there any more, or is another; entries of lists go by what they are called."""
-    if isinstance(before, dict):
-        for key, value in before.items():
-            yield from lost(value, after.get(key), f"{path}.{key}") if isinstance(after, dict) else (f"{path}.{key}",)
-    elif isinstance(before, list) and before and isinstance(before[0], dict):
-        for entry in before:
-            same = [each for each in after or () if identity(each) == identity(entry)]
-            yield from lost(entry, same[0], f"{path}[{identity(entry)}]") if len(same) == 1 else (f"{path}[{identity(entry)}]",)
-    elif before != after:
-        yield path
-
-
-def identity(entry: dict[str, Any]) -> Any:
-    return entry.get("mountPath") or entry.get("name") or entry.get("containerPort") or json.dumps(entry, sort_keys=True)
-
-
-def check(manifests: list[Manifest], workload: Existing, folder: Path) -> None:
-    """Assert that it is valid and whole, that nothing was lost, and that the doctor finds nothing wrong."""
-    for manifest in manifests:
-        for minor in minors() if manifest["kind"] not in OF_OTHERS else ():
-            kubernetes_validate.validate(manifest, minor, strict=True)
-    assert wrong_with(manifests) == []
-    assert list(lost(workload.manifest, one(manifests, workload.manifest["kind"], workload.name))) == []
-    assert wrong_in(examined(manifests, folder)) == {}
 
 
 @pytest.mark.parametrize("form", FORMS)
