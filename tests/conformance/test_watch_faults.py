@@ -11,6 +11,8 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -269,6 +271,24 @@ def test_a_token_whose_renewal_fails_once_is_renewed_all_the_same(polling, vault
     renewals = vault.of("auth/token/renew-self")
     assert [each.status for each in renewals][:2] == [500, 200]
     assert app.source("db")["up"]
+
+
+def test_a_token_that_lives_longer_than_it_said_is_not_renewed_more_often_for_that(polling, vault, openbao):
+    """Its end is looked up each time it comes; what failed before that has failed all the same."""
+    vault.behave = lambda asked: Answer(500) if asked.path.endswith("renew-self") else vault.forward(asked)
+    vault.spoil = lambda asked, answer: (
+        replace(answer, body=json.dumps(_ends_soon(json.loads(answer.body))).encode()) if asked.path.endswith("lookup-self") else answer
+    )
+    polling(token=openbao.policy_token(RIGHTS, period="1h")).start().shows("one")
+    eventually(lambda: len(vault.of("renew-self")) > 6, what="seven renewals")
+
+    pause_after, backoff = pauses(vault.of("renew-self")), Backoff()
+    assert len(vault.of("lookup-self")) > 2
+    assert [pause for failures, pause in enumerate(pause_after, start=1) if pause < backoff.floor(failures) - EARLY] == []
+
+
+def _ends_soon(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer | {"data": answer["data"] | {"ttl": 1}}
 
 
 def test_a_token_that_cannot_be_renewed_ends_in_a_refusal_and_no_storm(polling, vault, openbao, tmp_path):

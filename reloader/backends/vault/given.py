@@ -98,7 +98,9 @@ class GivenIdentity(Identity):
         if life is None:
             super()._ended(known)
         else:
-            self._take(held(known.token.text, life, began, self._world.random, ours=False))
+            again = held(known.token.text, life, began, self._world.random, ours=False)
+            again.failures = known.failures
+            self._take(again)
 
     def _let_end(self, known: Held) -> None:
         """Say when a token ends that nothing renews."""
