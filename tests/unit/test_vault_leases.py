@@ -1,6 +1,7 @@
 """Leases of a real OpenBao: database users that a real PostgreSQL knows, counted there and in the server's audit log."""
 
 import itertools
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,15 +34,22 @@ class Inbox(Recorder):
         return list(dict.fromkeys(each.value["username"] for each in self.readings))
 
 
+class Soonest(random.Random):
+    """Waits as short as the rules allow: so failures follow one another, and the waits grow."""
+
+    def uniform(self, a: float, _b: float) -> float:
+        return a
+
+
 class Bench:
     """A backend as a sidecar has it; `again` is its next run, whatever became of the first."""
 
-    def __init__(self, auth: VaultAuth, address: str, state: Path | None) -> None:
-        self._plan, self._state = Vault(address=address, auth=auth), state
+    def __init__(self, auth: VaultAuth, address: str, state: Path | None, rng: random.Random) -> None:
+        self._plan, self._state, self._rng = Vault(address=address, auth=auth), state, rng
         self.again()
 
     def again(self) -> "Bench":
-        world = World()
+        world = World(random=self._rng)
         self.backend = Backend(self._plan, Turns(self._plan.address, 4, world), world)
         if self._state is not None:
             self.backend.keep_in(self._state)
@@ -58,10 +66,16 @@ class Bench:
 
 @contextmanager
 def bench(
-    server: OpenBao, token: str | None = None, *, state: Path | None = None, auth: VaultAuth | None = None, address: str = ""
+    server: OpenBao,
+    token: str | None = None,
+    *,
+    state: Path | None = None,
+    auth: VaultAuth | None = None,
+    address: str = "",
+    rng: random.Random | None = None,
 ) -> Iterator[Bench]:
     token = server.root_token if token is None else token
-    made = Bench(auth or VaultAuth(token=Hidden(token)), address or server.address, state)
+    made = Bench(auth or VaultAuth(token=Hidden(token)), address or server.address, state, rng or random.Random())
     try:
         yield made
     finally:
@@ -454,11 +468,14 @@ def test_another_token_in_the_file_has_it_issued_anew_though_nothing_is_due(open
 
 
 def test_while_nothing_new_can_be_issued_the_old_one_is_renewed(openbao, database, since, tmp_path):
-    """The next token may not issue: the user of the one before works on, and is replaced when the policy is mended."""
+    """The next token may not issue: the user of the one before works on, and is replaced when the policy is mended.
+
+    The seventh failure is followed by a longer wait than the lease has time.
+    """
     read = Secret(database.role(openbao, "app", ttl="6s", max_ttl="1h"))
     token_file = tmp_path / "token"
     token_file.write_text(unknown_life(openbao))
-    with bench(openbao, auth=VaultAuth(token_file=str(token_file))) as made:
+    with bench(openbao, auth=VaultAuth(token_file=str(token_file)), rng=Soonest()) as made:
         inbox = made.watch(read)
         first = inbox.reading()
         powerless = openbao.policy_token('path "nothing" { capabilities = ["read"] }', ttl="1h")
@@ -466,11 +483,24 @@ def test_while_nothing_new_can_be_issued_the_old_one_is_renewed(openbao, databas
         token_file.write_text(powerless)
         eventually(lambda: inbox.failures, within=30)
         began = len(openbao.audit())
-        eventually(lambda: asked(openbao, began, RENEW) >= 3, within=60)
+        eventually(lambda: asked(openbao, began, RENEW) >= 4, within=60)
         assert database.lets_in(first.value["username"], first.value["password"])
         openbao.client().sys.create_or_update_policy(name, MAY_ISSUE)
         eventually(lambda: len(inbox.users) == 2, within=30)
     assert asked(openbao, since, CREDS) == 2
+
+
+def test_what_nobody_reads_any_more_is_renewed_no_longer_though_it_could_not_be_replaced(openbao, database, tmp_path):
+    token_file = tmp_path / "token"
+    token_file.write_text(unknown_life(openbao))
+    with bench(openbao, auth=VaultAuth(token_file=str(token_file)), rng=Soonest()) as made:
+        inbox = Inbox()
+        leave = made.backend.watch(Secret(database.role(openbao, "app", ttl="6s", max_ttl="1h")), inbox, "name")
+        inbox.reading()
+        token_file.write_text(openbao.policy_token('path "nothing" { capabilities = ["read"] }', ttl="1h"))
+        eventually(lambda: made.backend._leases._next_older() is not None, what="the renewal of what cannot be replaced")
+        leave()
+        assert made.backend._leases._next_older() is None
 
 
 def test_a_server_that_fails_for_all_is_not_asked_for_more_time_where_it_issues_nothing(own_openbao, database):

@@ -55,11 +55,16 @@ class Backend(ReadingBackend):
 
     def watch(self, read: Hashable, inbox: Inbox, name: str) -> Callable[[], None]:
         """Keep reading; see `reloader.backends.Backend`."""
+        wanted = cast("Read", read)
         leave = super().watch(read, inbox, name)
 
         def left() -> None:
             leave()
-            self._confirmed.pop((cast("Read", read), inbox, name), None)
+            self._confirmed.pop((wanted, inbox, name), None)
+            with self._lock:
+                is_watched = wanted in self._watched
+            if not is_watched:
+                self._leases.abandon(wanted)
 
         return left
 
@@ -79,8 +84,10 @@ class Backend(ReadingBackend):
         return isinstance(read, Secret)
 
     def interval(self, read: Hashable) -> float:
-        """Return how often it is polled."""
-        return cast("Read", read).poll or 0.0
+        """Return how often it is asked for, at most: what has a lease is not polled, and renewed before that ends."""
+        wanted = cast("Read", read)
+        issued = self._leases.current(wanted)
+        return min(wanted.poll or 0.0, inf if issued is None else issued.term)
 
     def wake(self) -> None:
         """Log in again at once, too."""

@@ -25,7 +25,7 @@ log = logging.getLogger("reloader")
 LOST = Backoff(base=2.0, cap=600.0)
 """How long to wait after an issue, when one lease after the other is revoked behind our back."""
 RETRIED = Backoff()
-"""How soon the renewal of a lease is tried again that was replaced, but is still in use."""
+"""How soon the renewal of a lease is tried again that is to be replaced, or was, but is still in use."""
 
 
 @dataclass
@@ -45,6 +45,8 @@ class _Older:
     """When its successor came; infinite while there is none."""
     needed: bool = True
     failures: int = 0
+    is_current: bool = False
+    """It is what is read still, because no successor could be issued."""
 
 
 class Leases:
@@ -82,10 +84,7 @@ class Leases:
     def take(self, issued: Issued) -> Issued:
         """Take what was issued just now; what it replaces stays alive until `confirmed`."""
         with self._lock:
-            before = self._current.get(issued.read)
-            if before is not None and before.lease:
-                self._older.append(_Older(before, issued.at))
-            self._current[issued.read] = issued
+            self._replace(issued)
             self._unproven.pop(issued.read, None)
             self._losses.setdefault(issued.read, _Loss()).last_issue = issued.at
             self._forget_ended()
@@ -174,15 +173,13 @@ class Leases:
         """Return what lives, what was replaced first."""
         now = self._world.clock.now()
         with self._lock:
-            return tuple(each for each in (*(older.issued for older in self._older), *self._current.values()) if each.ends > now)
+            older = (each.issued for each in self._older if not each.is_current)
+            return tuple(each for each in (*older, *self._current.values()) if each.ends > now)
 
     def adopt(self, issued: Issued, is_its: Callable[[Token], bool]) -> None:
         """Take what an earlier run had issued; `is_its` tells the token that it was issued with, where that is an operator's."""
         with self._lock:
-            before = self._current.get(issued.read)
-            if before is not None and before.lease:
-                self._older.append(_Older(before, issued.at))
-            self._current[issued.read] = issued
+            self._replace(issued)
             self._unproven[issued.read] = is_its
         self._hurry()
 
@@ -207,22 +204,39 @@ class Leases:
             fresh = self._issue(issued.read)
         except ReadFailed as failed:
             if not failed.everywhere:
-                failed.again_by = self._prolong(issued)  # it must last until there is another
+                self._prolong(issued)
             raise
         self._losses.pop(issued.read, None)
         return self.take(fresh)
 
-    def _prolong(self, issued: Issued) -> float:
-        """Renew what could not be issued anew, if that is due, and return when it is again; a failure is no news beside the other one."""
-        if self._world.clock.now() < issued.renew:
-            return issued.renew
-        try:
-            return self._put(self._lessor.renewed(issued)).renew
-        except Denied:
-            self._put(replace(issued, renew=inf))
-        except (Gone, ReadFailed):
-            pass
-        return inf
+    def _prolong(self, issued: Issued) -> None:
+        """Have what could not be issued anew renewed until it is, however long it then takes until the next try."""
+        with self._lock:
+            if issued.lease and self._prolonged(issued) is None:
+                self._older.append(_Older(issued, inf, is_current=True))
+        self._hurry()
+
+    def abandon(self, read: Read) -> None:
+        """Prolong nothing for a read that nobody waits for any more."""
+        with self._lock:
+            issued = self._current.get(read)
+            if issued is not None and (prolonged := self._prolonged(issued)) is not None:
+                self._older.remove(prolonged)
+
+    def _prolonged(self, issued: Issued) -> _Older | None:
+        return next((older for older in self._older if older.is_current and older.issued.lease == issued.lease), None)
+
+    def _replace(self, issued: Issued) -> None:
+        """Read this from now on; what it replaces stays alive until `confirmed`."""
+        before = self._current.get(issued.read)
+        self._current[issued.read] = issued
+        if before is None or not before.lease:
+            return
+        prolonged = self._prolonged(before)
+        if prolonged is None:
+            self._older.append(_Older(before, issued.at))
+        else:
+            prolonged.replaced_at, prolonged.is_current = issued.at, False
 
     def _lose(self, issued: Issued) -> Issued:
         """Issue anew what the server does not know any more: once at once, from then on after a wait."""
@@ -305,8 +319,8 @@ class Leases:
         with self._lock:
             older.issued = renewed
             current = self._current.get(before.read)
-            if current is not None and current.lease == renewed.lease:  # it is held, and nobody else renews it
-                self._current[before.read] = renewed
+            if current is not None and current.lease == renewed.lease:  # it is held or prolonged, and nobody else renews it
+                self._current[before.read] = replace(renewed, leave=min(renewed.leave, current.leave))
         self.save()
 
     def _forget_ended(self) -> None:
