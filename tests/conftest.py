@@ -30,8 +30,17 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
+MEASURED_ELSEWHERE = ("conformance/", "examples/", "faults/", "pods/", "e2e/test_failure_table.py")
+"""Tests that start so many sidecars that half a second for the coverage of each would be minutes; the others run the same lines."""
+
 Closed = TypeVar("Closed")
 Proxy = TypeVar("Proxy", Nginx, Haproxy)
+
+
+@pytest.fixture(autouse=True)
+def _measured_elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if str(request.path.relative_to(Path(__file__).parent)).startswith(MEASURED_ELSEWHERE):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.proxying import Site, serve_every_change
+from tests.scale import rounds
 from tests.servers.nginx import HTTP_DEFAULTS
 
 HTTP = """
@@ -69,4 +70,4 @@ class NginxSite(Site):
 def test_every_change_of_every_source_is_served_under_load(tmp_path, openbao, consul_server, nginx):
     """30 changes of all four kinds: each served within 2 s, no failed request, one SIGHUP a generation, no mix of generations."""
     with NginxSite(tmp_path, openbao, consul_server, nginx) as site:
-        serve_every_change(site, ("config", "route", "upstream"))
+        serve_every_change(site, ("config", "route", "upstream"), certificates=rounds(2, 4))  # each takes its 16 s

@@ -21,7 +21,7 @@ from tests.targets.reading import FILES, read, read_plain
 from tests.waiting import eventually
 
 SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
-POINTS = 6
+POINTS = 4
 """At how many calls of each matrix the sidecar is killed in the quick form; in the long one at all."""
 QUIET = 0.25
 """How many seconds without a call mean that the sidecar is at rest."""

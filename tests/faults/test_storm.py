@@ -19,7 +19,7 @@ from tests.targets.reading import FILES, read
 from tests.waiting import eventually
 
 CHANGES = 2000
-SECONDS = rounds(30, inf)
+SECONDS = rounds(20, inf)
 """How long the storm lasts at most."""
 SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
 

@@ -15,8 +15,8 @@ from tests.scale import rounds
 from tests.unit.events import KINDS_OF_EVENTS, Events, Setup, setups
 
 SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
-COURSES, STEPS = rounds(150, 1000), 30
-TWINS = rounds(60, 500)
+COURSES, STEPS = rounds(100, 1000), 30
+TWINS = rounds(40, 500)
 
 HOW = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
