@@ -78,13 +78,13 @@ class Backend:
     """Looks at one directory on one thread, which starts when somebody waits for something."""
 
     def __init__(self, plan: Directory, turns: Turns | None, world: World) -> None:  # noqa: ARG002 - what every backend is made with
+        from reloader.backends.wake import Watches  # noqa: PLC0415 - watchdog, which a configuration is checked without
+
         self._directory = plan.path
         self._clock = world.clock
         self._lock = threading.Lock()
         self._subscribers: list[_Subscriber] = []
         self._known: dict[Scan, _Known] = {}
-        from reloader.backends.wake import Watches  # noqa: PLC0415 - watchdog, which a configuration is checked without
-
         self._wake = threading.Event()
         self._watches = Watches(self._wake, self._is_concerned_by)
         self._mounts = Mounts()

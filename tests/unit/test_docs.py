@@ -84,7 +84,7 @@ def saved(folder: Path, *found: Block) -> list[Path]:
 def test_the_readme_has_its_two_commands():
     shell = [line for block in blocks(ROOT / "README.md") if block.language == "sh" for line in block.text.splitlines()]
     demo = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/reloader demo"
-    tests = ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest -n 4"
+    tests = ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest -n 4 --dist worksteal"
 
     assert [line for line in shell if ".venv/bin/reloader demo" in line] == [demo]
     assert [line for line in shell if ".venv/bin/pytest" in line] == [tests]
