@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import hypothesis
+import psutil
 import pytest
 
 from tests.scale import rounds
@@ -35,6 +36,12 @@ MEASURED_ELSEWHERE = ("conformance/", "examples/", "faults/", "pods/", "e2e/test
 
 Closed = TypeVar("Closed")
 Proxy = TypeVar("Proxy", Nginx, Haproxy)
+
+
+@pytest.fixture(autouse=True)
+def _processes_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks at processes of its own tells psutil where they are, for the whole process."""
+    monkeypatch.setattr(psutil, "PROCFS_PATH", "/proc")
 
 
 @pytest.fixture(autouse=True)

@@ -197,8 +197,9 @@ class Delivery:
         return None
 
     def _reload(self, instance: Instance) -> Verification:
-        if self._volume.last_confirmed != self.number:  # who confirmed this one runs on it still
-            self._volume.doubt()
+        record = self._volume.record  # what of it waits to be written is, before anybody is asked
+        is_confirmed = self._volume.last_confirmed == self.number  # who confirmed it runs on it still
+        self._volume.note_record(record if is_confirmed else record.doubt())
         with self._stages.stage("reload", self.number):
             verification = self._target.reload(instance)
         self.last_signal = self._world.clock.now()

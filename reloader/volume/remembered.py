@@ -40,10 +40,6 @@ class Remembered:
         """Remember who runs on a generation (the fields of `targets.Instance`); what cannot be written now is, the next time."""
         self._try_remembering(self.record.confirm(number, instances))
 
-    def doubt(self) -> None:
-        """Remember that the target was given something else than what it confirmed last; see `confirm`."""
-        self.note_record(self.record.doubt())
-
     def note_record(self, record: Record) -> None:
         """Take a record, and write what waits; what cannot be written now is, the next time."""
         if record != self.record or self.unsaved is not None or self._waits:
