@@ -14,14 +14,17 @@ import time
 from pathlib import Path
 
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
-# What runs in there is never the first process, which dockerd would have to be a parent for orphans as; one that was told to end starts again,
-# as after a reboot.
+# A shell is the first process, since the orphans of containers become its children, and dockerd waits for its own alone. A dockerd that was
+# told to end comes back, as it does with a machine.
 _FOREVER = 'while "$@"; do :; done'
+# It writes to /run, and has no option for its key in /etc/docker, nor for /opt/containerd.
 _PRIVATE = """
 ip link set lo up
 mount -t tmpfs tmpfs /run
-mkdir /run/etc /run/work
-mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work /etc
+for place in etc opt; do
+  mkdir -p "/run/over/$place" "/run/work/$place"
+  mount -t overlay overlay -o "lowerdir=/$place,upperdir=/run/over/$place,workdir=/run/work/$place" "/$place"
+done
 """
 
 
@@ -29,9 +32,7 @@ def main() -> None:
     folder, group, *command = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     subprocess.run(["sh", "-ec", _PRIVATE], check=True)
-    engine = subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "bash", "-c", _FOREVER, "dockerd", *command]
-    )
+    engine = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", _FOREVER, "bash", *command])
     try:
         sys.exit(engine.wait())
     finally:
@@ -42,9 +43,9 @@ def main() -> None:
 
 
 def remove(folder: Path, group: str, within: float = 60) -> None:
-    """Remove the control groups as soon as the last process has left them, and then the files."""
+    """Remove the control groups as soon as the last process has left them (give up `within` seconds), and then the files."""
     deadline = time.monotonic() + within
-    while (left := _groups(group)) and time.monotonic() < deadline:
+    while (left := groups(group)) and time.monotonic() < deadline:
         for each in left:
             with contextlib.suppress(OSError):  # busy yet, or gone with another one
                 each.rmdir()
@@ -52,8 +53,8 @@ def remove(folder: Path, group: str, within: float = 60) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _groups(name: str) -> list[Path]:
-    """Return the groups of that name, each after those in it, wherever this machine has its controllers."""
+def groups(name: str) -> list[Path]:
+    """Return the control groups of that name, each after those in it, wherever this machine has its controllers."""
     tops = [*_CONTROL_GROUPS.glob(name), *_CONTROL_GROUPS.glob(f"*/{name}")]
     return [Path(inner) for top in tops for inner, _, _ in os.walk(top, topdown=False)]
 

@@ -43,7 +43,7 @@ default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 _NGINX = """
 FROM {base}
 RUN groupadd --system --gid 101 nginx && useradd --system --uid 101 --gid 101 --no-create-home nginx \
- && apt-get update && apt-get install --yes --no-install-recommends nginx-light && rm -rf /var/lib/apt/lists/*
+ && apt-get update && apt-get install --yes --no-install-recommends nginx-light curl && rm -rf /var/lib/apt/lists/*
 STOPSIGNAL SIGQUIT
 CMD ["nginx", "-g", "daemon off;"]
 """
@@ -127,7 +127,7 @@ class Podman:
         return self.build(ROOT, "reloader")
 
     def nginx(self) -> str:
-        """Return the name of an image with Debian's NGINX, whose user is 101, as that of the official one is."""
+        """Return the name of an image with Debian's NGINX, whose user is 101, and with curl, as the official one has them."""
         return self._written_out(_NGINX, "nginx")
 
     def pause(self) -> None:
