@@ -22,8 +22,8 @@ _PRIVATE = """
 ip link set lo up
 mount -t tmpfs tmpfs /run
 for place in etc opt; do
-  mkdir -p "/run/over/$place" "/run/work/$place"
-  mount -t overlay overlay -o "lowerdir=/$place,upperdir=/run/over/$place,workdir=/run/work/$place" "/$place"
+  mkdir -p "/run/over/$place" "/run/scratch/$place"
+  mount -t overlay overlay -o "lowerdir=/$place,upperdir=/run/over/$place,workdir=/run/scratch/$place" "/$place"
 done
 """
 
