@@ -1,9 +1,10 @@
 """Stands between a sidecar and a real Consul or OpenBao: hands on what is asked and answered, notes it, and spoils what a test wants."""
 
 import contextlib
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -12,6 +13,8 @@ import requests
 
 from tests.servers.ports import free_port
 
+EARLY = 0.01
+"""Seconds by which the relay may see a request early: it notes an answer after the first byte of it was sent."""
 LONGEST = 120
 """Seconds that a real server may hold a request; longer than any blocking query."""
 
@@ -112,6 +115,11 @@ class Relay:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def pauses(asked: Sequence[Asked]) -> list[float]:
+    """Return the seconds between each answer and the next request."""
+    return [later.at - (earlier.answered or later.at) for earlier, later in itertools.pairwise(asked)]
 
 
 _HOP = {"connection", "content-encoding", "content-length", "host", "keep-alive", "transfer-encoding", "accept-encoding", "date", "server"}

@@ -10,7 +10,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +17,10 @@ import pytest
 
 from reloader.schedule import ANSWER_INTERVAL, Backoff
 from tests.conformance.app import App
-from tests.conformance.relay import Answer, Asked, Relay
+from tests.conformance.relay import EARLY, Answer, Asked, Relay, pauses
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
-
-EARLY = 0.01
-"""Seconds by which the relay may see a request early: it notes an answer after the first byte of it was sent."""
 
 
 @pytest.fixture
@@ -48,11 +44,6 @@ def waits_for_news(consul: Relay, *, after: int = 0) -> None:
         return bool(last.index) and last.answered is None
 
     eventually(waiting, what="the blocking query")
-
-
-def pauses(asked: Sequence[Asked]) -> list[float]:
-    """Return the seconds between each answer and the next request."""
-    return [later.at - (earlier.answered or later.at) for earlier, later in itertools.pairwise(asked)]
 
 
 # Failures

@@ -11,8 +11,10 @@ import pytest
 from reloader.backends.turns import Turns
 from reloader.backends.vault import Backend, Secret, Write, parameters_of
 from reloader.plan import Vault, VaultAuth
+from reloader.schedule import Backoff
 from reloader.world import World
 from reloader.written import Secret as Hidden
+from tests.conformance.relay import EARLY, Answer, Asked, Relay, pauses
 from tests.recorder import Recorder
 from tests.servers.counting import Counting
 from tests.servers.openbao import OpenBao
@@ -22,6 +24,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.servers
 
 CREDS, RENEW = "database/creds/", "sys/leases/renew"
+ISSUE = f"/v1/{CREDS}app"
 MAY_ISSUE = 'path "database/creds/*" { capabilities = ["read"] }'
 
 
@@ -85,6 +88,14 @@ def bench(
 def asked(server: OpenBao, since: int, *paths: str) -> int:
     """Return how many requests to these paths were answered well after the first `since` of all."""
     return sum(not each.refused for each in server.audit(since=since) if each.path.startswith(paths))
+
+
+@pytest.fixture
+def relay(openbao: OpenBao) -> Iterator[Relay]:
+    """Between a backend and the server."""
+    made = Relay(openbao.address)
+    yield made
+    made.stop()
 
 
 @pytest.fixture
@@ -488,6 +499,48 @@ def test_while_nothing_new_can_be_issued_the_old_one_is_renewed(openbao, databas
         openbao.client().sys.create_or_update_policy(name, MAY_ISSUE)
         eventually(lambda: len(inbox.users) == 2, within=30)
     assert asked(openbao, since, CREDS) == 2
+
+
+def test_who_renews_a_lease_counts_what_failed_for_who_did_before(openbao, database, relay):
+    """A renewal fails until the lease is to be replaced, and so does that: then somebody else renews it, and no sooner for that."""
+    read = Secret(database.role(openbao, "app", ttl="10s", max_ttl="1h"))
+    with bench(openbao, address=relay.address, rng=Soonest()) as made:
+        made.watch(read).reading()
+        relay.behave = lambda asked: Answer(500) if asked.path.endswith(RENEW) else _denied(relay, asked)
+        eventually(lambda: len(relay.of(ISSUE)) == 3, what="the end of the lease")
+    found, backoff = pauses(relay.of(RENEW)), Backoff()
+    assert len(found) >= 5
+    assert [pause for failures, pause in enumerate(found, start=1) if pause < backoff.floor(failures) - EARLY] == []
+
+
+def test_a_lease_that_need_not_be_replaced_any_more_is_renewed_once_a_term(openbao, database, relay):
+    """It could be renewed in time after all, by who prolonged it: who reads it goes on with that, and nobody else does."""
+    read = Secret(database.role(openbao, "app", ttl="6s", max_ttl="1h"))
+    with bench(openbao, address=relay.address, rng=Soonest()) as made:
+        inbox = made.watch(read)
+        inbox.reading()
+        relay.behave = lambda asked: Answer(500) if asked.path.endswith(RENEW) and len(relay.of(ISSUE)) == 1 else _denied(relay, asked)
+        eventually(lambda: len([asked for asked in relay.of(RENEW) if asked.status == 200]) == 4, within=60, what="four renewals")
+        renewed = [asked.at for asked in relay.of(RENEW) if asked.status == 200]
+        assert len(inbox.users) == 1
+    assert min(later - earlier for earlier, later in itertools.pairwise(renewed)) > 3
+
+
+def test_what_is_held_is_issued_anew_by_who_reads_it_as_soon_as_it_is_gone(openbao, database, relay):
+    read = Secret(database.role(openbao, "app", ttl="6s", max_ttl="1h"))
+    with bench(openbao, address=relay.address) as made:
+        inbox = made.watch(read)
+        inbox.reading()
+        made.backend.hold(read)
+        revoke_all(openbao)
+        eventually(lambda: len(inbox.users) == 2, what="another user")
+    renew = f"/v1/{RENEW}"
+    assert [asked.path for asked in relay.asked if asked.path in (ISSUE, renew)] == [ISSUE, renew, renew, ISSUE]
+
+
+def _denied(relay: Relay, asked: Asked) -> Answer:
+    """Answer that nothing may be issued, and hand on all else."""
+    return Answer(403, b'{"errors": ["permission denied"]}') if asked.path == ISSUE else relay.forward(asked)
 
 
 def test_what_nobody_reads_any_more_is_renewed_no_longer_though_it_could_not_be_replaced(openbao, database, tmp_path):

@@ -15,36 +15,25 @@ from reloader.backends.turns import Job, Turns
 from reloader.backends.vault.client import LONGEST, Client
 from reloader.backends.vault.identity import Token
 from reloader.backends.vault.issued import Issued, Read
+from reloader.backends.vault.losses import Losses
 from reloader.backends.vault.renewal import Denied, Gone, Lessor
 from reloader.schedule import Backoff, succession
-from reloader.snapshot import FailureKind
 from reloader.world import World
 
 log = logging.getLogger("reloader")
 
-LOST = Backoff(base=2.0, cap=600.0)
-"""How long to wait after an issue, when one lease after the other is revoked behind our back."""
 RETRIED = Backoff()
 """How soon the renewal of a lease is tried again that is to be replaced, or was, but is still in use."""
 
 
-@dataclass
-class _Loss:
-    """Leases of one read that were gone, one after the other."""
-
-    count: int = 0
-    last_issue: float = -inf
-
-
 @dataclass(eq=False)
 class _Older:
-    """What was issued earlier, and is still in use somewhere."""
+    """What is in use somewhere and not renewed by who reads it: it was replaced, or should be, or nobody may wait for it any more."""
 
     issued: Issued
     replaced_at: float
     """When its successor came; infinite while there is none."""
     needed: bool = True
-    failures: int = 0
     is_current: bool = False
     """It is what is read still, because no successor could be issued."""
 
@@ -65,7 +54,8 @@ class Leases:
         self._lock = threading.RLock()
         self._current: dict[Read, Issued] = {}
         self._older: list[_Older] = []
-        self._losses: dict[Read, _Loss] = {}
+        self._losses = Losses(client, world.clock)
+        self._failures: dict[str, tuple[int, float]] = {}
         self._unproven: dict[Read, Callable[[Token], bool]] = {}
         self._job = Job(self._keep_up, LONGEST)
         self._working = False
@@ -86,7 +76,7 @@ class Leases:
         with self._lock:
             self._replace(issued)
             self._unproven.pop(issued.read, None)
-            self._losses.setdefault(issued.read, _Loss()).last_issue = issued.at
+            self._losses.issued(issued)
             self._forget_ended()
         self.save()
         self._hurry()
@@ -104,8 +94,10 @@ class Leases:
             return self._replaced(issued)
         if now < issued.renew:
             return issued
+        if self._is_kept_up(issued):
+            return replace(issued, renew=inf)
         try:
-            renewed = self._put(self._lessor.renewed(issued))
+            renewed = self._put(self._renewed(issued))
         except Denied as denied:
             log.warning("lease not renewed; it is issued anew before its end", extra={"fields": {"reason": str(denied)}})
             return self._put(replace(issued, renew=inf))
@@ -114,26 +106,12 @@ class Leases:
         except ReadFailed as failed:
             failed.again_by = issued.replace
             raise
-        self._losses.pop(issued.read, None)
+        self._losses.lives(issued.read)
         return renewed
 
     def awaits(self, read: Read) -> None:
-        """Raise where nothing may be issued for a read yet.
-
-        Raises:
-            ReadFailed: leases of it were revoked again and again, and when it is issued anew.
-
-        """
-        with self._lock:
-            loss = self._losses.get(read)
-            if loss is None or loss.count <= 1:
-                return
-            wait = loss.last_issue + LOST.ceiling(loss.count - 1) - self._world.clock.now()
-        if wait > 0:
-            what = f"its lease was revoked {loss.count} times in a row; it is issued anew in {wait:.0f} s; look for who revokes it"
-            failed = self._client.failure(FailureKind.REFUSED, read.path, what)
-            failed.retry_after = wait
-            raise failed
+        """Raise where nothing may be issued for a read yet; see `Losses.awaits`."""
+        self._losses.awaits(read)
 
     def confirmed(self, read: Read, at: float) -> None:
         """Let go of what was replaced until `at`: all who use this read run on what came then, or later."""
@@ -148,9 +126,7 @@ class Leases:
         """Keep alive what was issued for a read that nobody waits for any more, until the returned function is called."""
         with self._lock:
             issued = self._current.get(read)
-            held = _Older(issued, inf) if issued is not None and issued.lease else None
-            if held is not None:
-                self._older.append(held)
+            held = self._keep(issued, inf) if issued is not None and issued.lease else None
         self._hurry()
         return lambda: self._release(held) if held is not None else None
 
@@ -206,14 +182,14 @@ class Leases:
             if not failed.everywhere:
                 self._prolong(issued)
             raise
-        self._losses.pop(issued.read, None)
+        self._losses.lives(issued.read)
         return self.take(fresh)
 
     def _prolong(self, issued: Issued) -> None:
         """Have what could not be issued anew renewed until it is, however long it then takes until the next try."""
         with self._lock:
-            if issued.lease and self._prolonged(issued) is None:
-                self._older.append(_Older(issued, inf, is_current=True))
+            if issued.lease and not self._is_kept_up(issued):
+                self._keep(issued, inf).is_current = True
         self._hurry()
 
     def abandon(self, read: Read) -> None:
@@ -234,15 +210,44 @@ class Leases:
             return
         prolonged = self._prolonged(before)
         if prolonged is None:
-            self._older.append(_Older(before, issued.at))
+            self._keep(before, issued.at)
         else:
             prolonged.replaced_at, prolonged.is_current = issued.at, False
+
+    def _keep(self, issued: Issued, replaced_at: float) -> _Older:
+        """Have it renewed by `_keep_up` alone, no sooner than its failures so far allow."""
+        failures, last = self._failed(issued.lease)
+        if failures:
+            issued = replace(issued, renew=max(issued.renew, last + RETRIED.floor(failures)))
+        self._older.append(older := _Older(issued, replaced_at))
+        return older
+
+    def _is_kept_up(self, issued: Issued) -> bool:
+        with self._lock:
+            return any(older.needed and older.issued.lease == issued.lease for older in self._older)
+
+    def _renewed(self, issued: Issued) -> Issued:
+        """Return it renewed, and count how often that failed, whoever tries; see `Lessor.renewed`."""
+        try:
+            renewed = self._lessor.renewed(issued)
+        except ReadFailed:
+            with self._lock:
+                failures, _ = self._failed(issued.lease)
+                self._failures[issued.lease] = failures + 1, self._world.clock.now()
+            raise
+        with self._lock:
+            self._failures.pop(issued.lease, None)
+        return renewed
+
+    def _failed(self, lease: str) -> tuple[int, float]:
+        """Return how many renewals of a lease failed in a row, and when the last one did."""
+        return self._failures.get(lease, (0, -inf))
 
     def _lose(self, issued: Issued) -> Issued:
         """Issue anew what the server does not know any more: once at once, from then on after a wait."""
         with self._lock:
             self._current.pop(issued.read, None)
-            self._losses.setdefault(issued.read, _Loss()).count += 1
+            self._losses.lost(issued.read)
         log.warning("lease gone", extra={"fields": {"reason": f"{issued.read.path}: the server does not know its lease any more"}})
         self.save()
         self.awaits(issued.read)
@@ -278,8 +283,13 @@ class Leases:
         self.save()
         self._changed([issued.read for issued in hanging])
 
-    def _release(self, held: _Older) -> None:
-        held.needed = False
+    def _release(self, older: _Older) -> None:
+        """Leave it to who reads it, if that is what is read still."""
+        older.needed, read = False, older.issued.read
+        with self._lock:
+            current = self._current.get(read)
+        if current is not None and current.lease == older.issued.lease:
+            self._changed([read])
 
     def _hurry(self) -> None:
         """Have replaced leases renewed in time."""
@@ -310,19 +320,28 @@ class Leases:
     def _renew_older(self, older: _Older) -> None:
         before = older.issued
         try:
-            renewed, older.failures = self._lessor.renewed(before), 0
+            renewed = self._renewed(before)
         except (Denied, Gone):
+            if not older.is_current:  # who reads it is told the same, and does something about it
+                self._release(older)
+                return
             renewed = replace(before, renew=inf)
         except ReadFailed:
-            older.failures += 1
-            renewed = replace(before, renew=self._world.clock.now() + RETRIED.delay(older.failures, self._world.random))
+            failures, last = self._failed(before.lease)
+            renewed = replace(before, renew=last + RETRIED.delay(failures, self._world.random))
         with self._lock:
             older.issued = renewed
             current = self._current.get(before.read)
             if current is not None and current.lease == renewed.lease:  # it is held or prolonged, and nobody else renews it
-                self._current[before.read] = replace(renewed, leave=min(renewed.leave, current.leave))
+                self._current[before.read] = renewed = replace(renewed, leave=min(renewed.leave, current.leave))
+            if is_in_time := older.is_current and self._world.clock.now() < renewed.replace:
+                self._older.remove(older)
         self.save()
+        if is_in_time:  # it is not to be replaced now, so who reads it renews it from here on
+            self._changed([before.read])
 
     def _forget_ended(self) -> None:
         now = self._world.clock.now()
         self._older = [older for older in self._older if older.issued.ends > now]
+        living = {issued.lease for issued in (*(older.issued for older in self._older), *self._current.values())}
+        self._failures = {lease: count for lease, count in self._failures.items() if lease in living}
