@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from reloader import __version__, logs, privacy, settings
 from reloader.plan import Pipeline, Plan
 from reloader.settings.apart import Asked, Loading
+from reloader.words import counted
 from reloader.world import World
 from reloader.world.signals import Signals
 from reloader.written import signal_name
@@ -104,7 +105,7 @@ def _check(options: argparse.Namespace) -> int:
             good = good and seen.good
     for each in delays(plan.pipelines):
         print(f"advice   {each}")
-    print(f"{len(files)} file{'' if len(files) == 1 else 's'}, no mistakes" if files else "no file, no mistakes")
+    print(f"{counted(len(files), 'file')}, no mistakes" if files else "no file, no mistakes")
     return DONE if good else FAILED
 
 

@@ -20,6 +20,7 @@ from reloader.backends.turns import Turns
 from reloader.internal import told
 from reloader.plan import Directory
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
+from reloader.words import counted
 from reloader.world import World
 
 log = logging.getLogger(__name__)
@@ -282,7 +283,7 @@ class Backend:
 
 
 def _detail(found: Contents) -> str:
-    count = "1 file" if len(found.files) == 1 else f"{len(found.files)} files"
+    count = counted(len(found.files), "file")
     return f"{count} of {found.place.generation}" if found.place.generation else count
 
 

@@ -13,6 +13,7 @@ from reloader.doctor.patient import Patient
 from reloader.plan import Pipeline
 from reloader.settings import Mistake
 from reloader.settings.environment import PREFIX, overrides
+from reloader.words import counted
 
 _OF_A_SERVICE = re.compile(r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$")
 """How the names of the variables end that the kubelet sets for a Service."""
@@ -31,8 +32,7 @@ def is_of_templates(mistake: Mistake) -> bool:
 def _valid(patient: Patient) -> Iterator[Finding]:
     found = [mistake for mistake in patient.mistakes if not is_of_templates(mistake)]
     if not patient.mistakes:
-        count = len(patient.plan.pipelines)
-        yield ok(f"{count} pipeline{'' if count == 1 else 's'}, no mistakes")
+        yield ok(f"{counted(len(patient.plan.pipelines), 'pipeline')}, no mistakes")
         return
     if not found:
         yield ok("no mistakes but those in templates")

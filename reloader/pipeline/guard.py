@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from reloader.snapshot import Failure, FailureKind, Outcome, Reading
+from reloader.words import counted
 
 _TOO_FEW = (
     "an answer with {items} is no answer, as `min_items: {least}` says; what is in use stays. Check that the server has its data, and that "
@@ -94,7 +95,7 @@ class Guard:
 
     def _too_few(self, items: int) -> str:
         if self._rules.min_items is not None:
-            return _TOO_FEW.format(items=_counted(items), least=self._rules.min_items)
+            return _TOO_FEW.format(items=counted(items, "item"), least=self._rules.min_items)
         return _EMPTIED if self._filled else _NOT_KNOWN
 
     def _held(self, reading: Reading) -> Reading:
@@ -117,10 +118,6 @@ class Guard:
         assert self._in_use is not None  # noqa: S101 - nothing waits without one
         if not self._waiting:
             return self._in_use
-        kept = _counted(len(self._in_use.value))
+        kept = counted(len(self._in_use.value), "item")
         detail = f"{newest.detail}; {kept} in use until the shrink has lasted for `hold`"
         return replace(self._in_use, at=newest.at, current_until=newest.current_until, detail=detail)
-
-
-def _counted(items: int) -> str:
-    return f"{items} item{'' if items == 1 else 's'}"

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 
+from reloader.words import counted
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -25,8 +27,7 @@ class ConfigurationInvalid(ValueError):
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = tuple(dict.fromkeys(mistakes))
-        count = f"{len(self.mistakes)} mistake{'s' if len(self.mistakes) > 1 else ''}"
-        super().__init__("\n".join([f"the configuration has {count}:", *map(str, self.mistakes)]))
+        super().__init__("\n".join([f"the configuration has {counted(len(self.mistakes), 'mistake')}:", *map(str, self.mistakes)]))
 
 
 class NoConfiguration(ConfigurationInvalid):

@@ -17,6 +17,7 @@ from reloader.backends.reads import Fetched, Inbox, LetGo, ReadFailed, ReadingBa
 from reloader.backends.turns import Turns
 from reloader.schedule import ANSWER_INTERVAL, BLOCKING_WAIT, next_poll
 from reloader.snapshot import Reading
+from reloader.words import counted
 from reloader.world import World
 
 LONGEST_LOOKUP = 60.0
@@ -161,4 +162,4 @@ def _detail(answer: Answer) -> str:
     told, value = f"index {answer.index}", answer.value
     if not isinstance(value, list | dict):
         return told
-    return f"{told}, {len(value)} item{'' if len(value) == 1 else 's'}"
+    return f"{told}, {counted(len(value), 'item')}"
