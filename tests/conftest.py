@@ -31,7 +31,7 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
-MEASURED_ELSEWHERE = ("conformance/", "examples/", "faults/", "pods/", "e2e/test_failure_table.py")
+MEASURED_ELSEWHERE = ("conformance/", "deploy/", "examples/", "faults/", "pods/", "e2e/test_failure_table.py")
 """Tests that start so many sidecars that half a second for the coverage of each would be minutes; the others run the same lines."""
 
 Closed = TypeVar("Closed")

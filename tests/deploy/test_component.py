@@ -21,14 +21,12 @@ CHECKOUT = re.compile(r"\.\./config-reloader/deploy/components/([\w-]+)")
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("workload", existing.EVERY, ids=lambda workload: workload.manifest["kind"])
-def test_what_was_there_stays_and_the_sidecar_fits_in(workload: Existing, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+def test_what_was_there_stays_and_the_sidecar_fits_in(workload: Existing, form: str, tmp_path: Path):
     check(with_sidecar(tmp_path, workload, form), workload, tmp_path)
 
 
-def test_the_chart_that_helm_itself_makes_takes_the_sidecar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_chart_that_helm_itself_makes_takes_the_sidecar(tmp_path: Path):
     """What `helm create` writes: a Deployment that says nothing of users, so that the sidecar is root, and may signal whoever it is."""
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     made = [sys.executable, "-c", f"import helm_python; helm_python.Chart.create('made', {str(tmp_path)!r}).close()"]
     charted({})  # the test is over where there is no Helm
     subprocess.run(made, check=True, timeout=60)
@@ -69,9 +67,8 @@ def saved(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(CHECKOUT.sub(lambda found: reached(folder, found[1]), text))
 
 
-def test_the_example_of_the_readme_is_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_example_of_the_readme_is_what_it_says(tmp_path: Path):
     """Its files as they stand, but for where the component comes from."""
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     files = blocks("Add the sidecar to what you have")
     assert files.keys() == {"deployment.yaml", "kustomization.yaml", "edge.yaml", "haproxy.cfg.j2", "target.yaml"}
     saved(tmp_path, files)
@@ -80,9 +77,8 @@ def test_the_example_of_the_readme_is_what_it_says(tmp_path: Path, monkeypatch: 
     check(kustomized(tmp_path), workload, tmp_path)
 
 
-def test_the_commands_of_the_readme_work_in_the_folder_of_its_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_commands_of_the_readme_work_in_the_folder_of_its_example(tmp_path: Path):
     """Word for word, from the check to the doctor, who finds nothing wrong; a volume that the target does not mount is found."""
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     files = blocks("Add the sidecar to what you have")
     saved(tmp_path, files)
     (commands,) = re.findall(r"^```sh\n(.*?)^```$", section("Add the sidecar to what you have"), re.MULTILINE | re.DOTALL)

@@ -30,9 +30,8 @@ def test_it_holds_together(name: str):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_the_doctor_finds_nothing_wrong(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_doctor_finds_nothing_wrong(name: str, tmp_path: Path):
     """Of the manifests and the configuration in them, its memory limit among it; no server is asked."""
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     found = examined(overlay(name), tmp_path)
     assert wrong_in(found) == {}
     assert found.of("manifest.users")[0]["state"] == "ok"

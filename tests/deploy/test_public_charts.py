@@ -22,11 +22,6 @@ target: {kind: process, match: {name: openstack-cloud}}
 """
 
 
-@pytest.fixture(autouse=True)
-def _children_are_not_measured(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-
-
 @pytest.mark.parametrize(("chart", "form"), EVERY)
 def test_what_a_chart_renders_takes_the_sidecar_and_stays_valid(chart: Chart, form: str, tmp_path: Path):
     workload, others = chart.rendered()

@@ -14,9 +14,8 @@ import time
 from pathlib import Path
 
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
-# A shell is the first process, since the orphans of containers become its children, and dockerd waits for its own alone. A dockerd that was
-# told to end comes back, as it does with a machine.
-_FOREVER = 'while "$@"; do :; done'
+# A shell is the first process, since the orphans of containers become its children, and dockerd waits for its own alone.
+_FIRST = '"$@"; exit'
 # It writes to /run, and has no option for its key in /etc/docker, nor for /opt/containerd.
 _PRIVATE = """
 ip link set lo up
@@ -32,7 +31,7 @@ def main() -> None:
     folder, group, *command = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     subprocess.run(["sh", "-ec", _PRIVATE], check=True)
-    engine = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", _FOREVER, "bash", *command])
+    engine = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", _FIRST, "bash", *command])
     try:
         sys.exit(engine.wait())
     finally:

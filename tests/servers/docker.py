@@ -93,12 +93,6 @@ class Docker:
             repository, tag = here.split(":")
             self._ask("POST", f"/images/{there}/tag?{urlencode({'repo': repository, 'tag': tag})}")
 
-    def restart(self) -> None:
-        """End dockerd, and with it all containers, as a reboot does, and return when it answers again."""
-        before = self.process
-        os.kill(before, signal.SIGTERM)
-        eventually(lambda: self.process != before and not self._ask("HEAD", "/_ping"), within=120, what="dockerd back")
-
     def stop(self, *, kill: bool = False) -> None:
         """End it, and take away what it made; with `kill` too, which is no other way for containers that are thrown away."""
         if self._daemon.running:

@@ -1,7 +1,6 @@
 """What every backend with a server shares: equal reads once, outcomes to all who wait, retries with backoff."""
 
 import logging
-import random
 import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from reloader.plan import Consul, Local, Tls
 from reloader.schedule import Backoff
 from reloader.snapshot import Failure, FailureKind, Reading
 from reloader.world import World
+from tests.faults.faulty import Soonest
 from tests.recorder import Recorder
 from tests.waiting import eventually
 
@@ -56,13 +56,6 @@ def test_equal_reads_run_once() -> None:
     assert second.latest == first.latest == "value"
     assert len(backend.calls) == 1
     backend.close()
-
-
-class Soonest(random.Random):
-    """The earliest of all that may be drawn."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return a
 
 
 def test_what_is_polled_is_read_a_second_time_anywhere_in_the_interval() -> None:

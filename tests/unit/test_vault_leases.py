@@ -15,6 +15,7 @@ from reloader.schedule import Backoff
 from reloader.world import World
 from reloader.written import Secret as Hidden
 from tests.conformance.relay import EARLY, Answer, Asked, Relay, pauses
+from tests.faults.faulty import Soonest
 from tests.recorder import Recorder
 from tests.servers.counting import Counting
 from tests.servers.openbao import OpenBao
@@ -35,13 +36,6 @@ class Inbox(Recorder):
     def users(self) -> list[str]:
         """The users that came, each once."""
         return list(dict.fromkeys(each.value["username"] for each in self.readings))
-
-
-class Soonest(random.Random):
-    """Waits as short as the rules allow: so failures follow one another, and the waits grow."""
-
-    def uniform(self, a: float, _b: float) -> float:
-        return a
 
 
 class Bench:
