@@ -9,6 +9,7 @@ from math import inf
 from reloader.backends.turns import Job
 from reloader.world import World
 from reloader.world.clock import Clock
+from reloader.world.connections import Connections
 
 
 class VirtualClock(Clock):
@@ -31,6 +32,7 @@ class VirtualTurns:
         self._jobs: set[Job] = set()
         self._queue: list[tuple[float, int, Job]] = []
         self._order = count()
+        self.open = Connections(lambda: 1)
 
     def add(self, job: Job) -> None:
         self._jobs.add(job)

@@ -50,6 +50,7 @@ class Lane:
         self._together = together
         self._busy = False
         self._next: dict[Job, None] = {}
+        self.open = together.open
 
     def add(self, job: Job) -> None:
         """Do a job from now on."""

@@ -9,6 +9,7 @@ from math import inf
 
 from reloader.schedule import TURN_CYCLE, round_of_turns, turn
 from reloader.world import World
+from reloader.world.connections import Connections
 
 IDLE = 3600.0
 """How long a thread sleeps at most when nothing is due; being given something wakes it."""
@@ -37,6 +38,8 @@ class Turns:
         self._address = address
         self._connections = connections
         self._clock = world.clock
+        self.open = Connections(lambda: self._connections)
+        """The connections to this address, of whoever has reads there."""
         self._changed = threading.Condition()
         self._jobs: set[Job] = set()
         self._soon: set[Job] = set()  # due in this cycle, or running

@@ -17,14 +17,15 @@ from reloader.world.service import Service
 
 if TYPE_CHECKING:
     from reloader.plan import Tls
+    from reloader.world.connections import Connections
     from reloader.world.session import BoundedSession
 
 
-def open_session(tls: "Tls", *, timeout: float, connections: int = 1) -> "BoundedSession":
+def open_session(tls: "Tls", *, timeout: float, connections: int = 1, among: "Connections | None" = None) -> "BoundedSession":
     """Return a new bounded HTTP session; the libraries under it are imported only now."""
     from reloader.world.session import BoundedSession  # noqa: PLC0415 - requests costs 7 MiB that files mode never needs
 
-    return BoundedSession(tls, timeout=timeout, connections=connections)
+    return BoundedSession(tls, timeout=timeout, connections=connections, among=among)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from reloader.plan import Tls
+from reloader.world.connections import Connections
 
 CONNECT_TIMEOUT = 3.0
 """How many seconds a connection to one address may take, and its TLS handshake again."""
@@ -46,16 +47,17 @@ class BoundedSession(requests.Session):
     """A session whose `timeout`, its own or a request's, is the deadline of the whole request.
 
     Every way in which a request fails is a `requests.RequestException`; of these, TLS files that are missing or no use are `SSLError`.
-    Environment variables, `.netrc` and the verify, cert and redirect arguments of a request have no say. Nothing is retried.
+    Environment variables, `.netrc` and the verify, cert and redirect arguments of a request have no say. Nothing is retried. It keeps
+    `connections` open at most, and no more than `among` leaves it, where there are several sessions to one address.
     """
 
-    def __init__(self, tls: Tls, *, timeout: float, connections: int = 1) -> None:
+    def __init__(self, tls: Tls, *, timeout: float, connections: int = 1, among: Connections | None = None) -> None:
         super().__init__()
         self.trust_env = False
         self.verify = (tls.ca_file or True) if tls.verify else False
         self.cert = (tls.cert_file, tls.key_file) if tls.cert_file and tls.key_file else tls.cert_file
         self._timeout = timeout
-        self._guard = _Guard()
+        self._guard = _Guard(among or Connections(lambda: connections))
         adapter = _Adapter(self._guard, tls.server_name, connections)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
@@ -81,6 +83,8 @@ class BoundedSession(requests.Session):
         except OSError as error:
             # requests looks for the files of verify and cert itself, and says so with a bare OSError.
             raise requests.exceptions.SSLError(str(error), request=request) from error
+        finally:
+            self._guard.end()
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Return None: a redirect is never followed, nor its body read to get ready for that."""
@@ -92,9 +96,10 @@ class BoundedSession(requests.Session):
 
 
 class _Guard:
-    """The deadline of the request on each thread, and the sockets to cut when the session is closed."""
+    """The deadline and the connection of the request on each thread, and the sockets to cut when the session is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
         self._request = threading.local()
         self._lock = threading.Lock()
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -104,6 +109,12 @@ class _Guard:
         if self._closed:
             raise requests.ConnectionError("the session is closed")
         self._request.deadline = time.monotonic() + seconds
+        self._request.connection = None
+
+    def end(self) -> None:
+        """Leave the connection of this thread's request to whoever needs one."""
+        if self._request.connection is not None:
+            self._connections.release(self._request.connection)
 
     def expired(self) -> bool:
         return bool(time.monotonic() >= self._request.deadline)
@@ -114,6 +125,20 @@ class _Guard:
         if left <= 0:
             raise TimeoutError("the time for the request is over")
         sock.settimeout(left)
+
+    def opens(self, connection: "_Connection") -> None:
+        """Take that a connection is about to be made for this thread's request."""
+        self._request.connection = connection
+        self._connections.admit(connection)
+
+    def takes(self, connection: "_Connection") -> bool:
+        """Take that this thread's request is to be sent on a connection that was kept open; return whether it still is."""
+        self._request.connection = connection
+        return self._connections.claim(connection)
+
+    def closed(self, connection: "_Connection") -> None:
+        """Take that a connection is no more."""
+        self._connections.forget(connection)
 
     def admit(self, sock: socket.socket) -> socket.socket:
         """Return the new socket with every use of it bounded."""
@@ -128,9 +153,7 @@ class _Guard:
         with self._lock:
             self._closed = True
             for sock in self._sockets:
-                with contextlib.suppress(OSError):
-                    # Not SSLSocket's own shutdown, which takes the TLS state away from under the thread that reads.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                _shut(sock)
 
 
 class _BoundedSocket:
@@ -146,6 +169,9 @@ class _BoundedSocket:
     def sendall(self, data: bytes) -> None:
         self._guard.bound(self._sock)
         self._sock.sendall(data)
+
+    def shut(self) -> None:
+        _shut(self._sock)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(_BoundedReader(self._sock, self._guard))
@@ -169,30 +195,40 @@ class _BoundedReader(io.RawIOBase):
         super().close()
 
 
-class _HttpConnection(HTTPConnection):
+class _Connection(HTTPConnection):
+    """One of those that the guard knows of."""
+
     def __init__(self, guard: _Guard, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._guard = guard
 
     def connect(self) -> None:
+        self._guard.opens(self)
         super().connect()
         self.sock = self._guard.admit(self.sock)
 
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None and not self._guard.takes(self):
+            self.close()  # another one is opened in its place
+        super().request(*args, **kwargs)
 
-class _HttpsConnection(HTTPSConnection):
-    def __init__(self, guard: _Guard, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._guard = guard
+    def close(self) -> None:
+        super().close()
+        self._guard.closed(self)
 
-    def connect(self) -> None:
-        super().connect()
-        self.sock = self._guard.admit(cast("socket.socket", self.sock))
+    def drop(self) -> None:
+        """End it; it is closed by whoever finds it ended, as when the server did that."""
+        cast("_BoundedSocket", self.sock).shut()
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    """The same with TLS."""
 
 
 class _Adapter(HTTPAdapter):
     def __init__(self, guard: _Guard, server_name: str | None, connections: int) -> None:
         super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0)
-        self._connections = {"http": partial(_HttpConnection, guard), "https": partial(_HttpsConnection, guard)}
+        self._connections = {"http": partial(_Connection, guard), "https": partial(_TlsConnection, guard)}
         self._names = {"server_hostname": server_name, "assert_hostname": server_name} if server_name else {}
 
     def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
@@ -203,6 +239,12 @@ class _Adapter(HTTPAdapter):
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         pool.ConnectionCls = self._connections[pool.scheme]
         return pool
+
+
+def _shut(sock: socket.socket) -> None:
+    """End a connection, also under a thread that reads; SSLSocket's own shutdown would take the TLS state away from under it."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _total(timeout: Any) -> float:

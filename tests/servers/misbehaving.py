@@ -143,6 +143,11 @@ class Misbehaving:
         self.listen()
         self.address = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
+    @property
+    def open(self) -> int:
+        """How many connections there are now."""
+        return len(self._open)
+
     def stop(self) -> None:
         self.stopping.set()
         self._end()

@@ -11,6 +11,7 @@ import requests
 
 from reloader import plan
 from reloader.world import session as sessions
+from reloader.world.connections import Connections
 from reloader.world.session import BoundedSession, DeadlineExceeded, RedirectRefused, TooLarge
 from tests.servers.certificates import Authority
 from tests.servers.misbehaving import (
@@ -45,7 +46,7 @@ def test_no_answer_takes_longer_than_the_deadline(behave: Behaviour) -> None:
 
 def test_each_use_of_the_socket_gets_what_is_left() -> None:
     """A server that drips and then hangs has no more time than one that only hangs."""
-    guard, (ours, theirs) = sessions._Guard(), socket.socketpair()
+    guard, (ours, theirs) = sessions._Guard(Connections(lambda: 1)), socket.socketpair()
     with ours, theirs:
         guard.start(5)
         guard.bound(ours)

@@ -147,7 +147,7 @@ class Backend(ReadingBackend):
         with self._connections_lock:
             if self._closed:
                 raise LetGo
-            connection = self._idle.pop() if self._idle else Connection(self._plan, self._world)
+            connection = self._idle.pop() if self._idle else Connection(self._plan, self._turns.open, self._world)
             self._used[connection] = read if holding else None
         return connection
 

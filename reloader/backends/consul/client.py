@@ -15,6 +15,7 @@ from reloader.backends.reads import ReadFailed
 from reloader.backends.transport import concerns_all, explain, fits_header, retry_after
 from reloader.snapshot import FailureKind, Value
 from reloader.world import World
+from reloader.world.connections import Connections
 
 
 def _refuse_other_clients() -> None:
@@ -56,11 +57,11 @@ class Answer:
 class Connection:
     """One connection and the client on it, for one thread at a time: neither is safe for more."""
 
-    def __init__(self, plan: plans.Consul, world: World) -> None:
+    def __init__(self, plan: plans.Consul, among: Connections, world: World) -> None:
         self.closed = False
         self._plan = plan
         self._clock = world.clock
-        self._session = world.session(plan.tls, timeout=DEADLINE)
+        self._session = world.session(plan.tls, timeout=DEADLINE, among=among)
         self._client = consul.Consul(host="", port=0, scheme="http", verify=True, dc=plan.datacenter)
         self._client.token = None  # it took CONSUL_HTTP_TOKEN, which is the settings' affair
 

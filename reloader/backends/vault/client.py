@@ -37,7 +37,7 @@ class Client:
     """Requests with the right token, each within `DEADLINE`; used by several threads at once."""
 
     def __init__(self, plan: Vault, turns: Turns, world: World) -> None:
-        self._exchange = Exchange(plan, world)
+        self._exchange = Exchange(plan, turns.open, world)
         self._clock = world.clock
         kind = GivenIdentity if plan.auth.method == "token" else OwnIdentity
         self.identity: Identity = kind(plan, self._exchange, turns, world)

@@ -19,6 +19,7 @@ from reloader.backends.transport import concerns_all, explain, retry_after
 from reloader.plan import Vault
 from reloader.snapshot import FailureKind
 from reloader.world import World
+from reloader.world.connections import Connections
 from reloader.written import Secret
 
 DEADLINE = 10.0
@@ -97,9 +98,10 @@ class Answered(ReadFailed):
 class Exchange:
     """Requests to one server, each within `DEADLINE`; used by several threads at once."""
 
-    def __init__(self, plan: Vault, world: World) -> None:
+    def __init__(self, plan: Vault, among: Connections, world: World) -> None:
+        self._plan, self._among, self._world = plan, among, world
         self._address = plan.address
-        self._session = world.session(plan.tls, timeout=DEADLINE, connections=plan.max_connections)
+        self._session = world.session(plan.tls, timeout=DEADLINE, connections=plan.max_connections, among=among)
         self._adapter = RawAdapter(
             base_uri=plan.address,
             token="",  # request by request
@@ -146,6 +148,10 @@ class Exchange:
     def mistake(self, what: str) -> ReadFailed:
         """Return a failure of the settings for this server, before anything was asked."""
         return ReadFailed(FailureKind.MISCONFIGURED, f"{self._address}: {what}", everywhere=True)
+
+    def afresh(self) -> "Exchange":
+        """Return another one, whose connections show the certificate that its file holds now."""
+        return Exchange(self._plan, self._among, self._world)
 
     def close(self) -> None:
         """Free the connections."""

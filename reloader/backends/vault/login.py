@@ -15,7 +15,6 @@ from reloader.backends.vault.exchange import Answered, Exchange
 from reloader.backends.vault.token import Life
 from reloader.plan import Vault, VaultAuth
 from reloader.snapshot import FailureKind
-from reloader.world import World
 from reloader.written import Secret
 
 KUBERNETES_JWT = "/var/run/secrets/kubernetes.io/serviceaccount/token"
@@ -170,10 +169,9 @@ METHODS: Mapping[str, Callable[[VaultAuth, Exchange, SecretIds], Login]] = {
 class Logins:
     """Logs in by the method of the plan."""
 
-    def __init__(self, plan: Vault, exchange: Exchange, world: World) -> None:
+    def __init__(self, plan: Vault, exchange: Exchange) -> None:
         self._plan = plan
         self._exchange = exchange
-        self._world = world
         self.secret_ids = SecretIds(plan, exchange)
 
     def log_in(self) -> tuple[Secret, Life]:
@@ -209,7 +207,7 @@ class Logins:
         if self._plan.auth.method != "cert":
             return self._exchange.send(None, "post", login.path, json=login.body)
         # A connection shows the certificate that was there when it was opened; the file may hold another one by now.
-        exchange = Exchange(self._plan, self._world)
+        exchange = self._exchange.afresh()
         try:
             return exchange.send(None, "post", login.path, json=login.body)
         finally:

@@ -47,7 +47,7 @@ class OwnIdentity(Identity):
 
     def __init__(self, plan: Vault, exchange: Exchange, turns: Turns, world: World) -> None:
         super().__init__(plan, exchange, turns, world)
-        self._logins = Logins(plan, exchange, world)
+        self._logins = Logins(plan, exchange)
         self._failures = 0
         self._failed: ReadFailed | None = None
         self._not_before = -inf
