@@ -39,6 +39,8 @@ class ReadFailed(Exception):
 
     again_by: float = inf
     """When it is tried again at the latest, because something ends then."""
+    asked: bool = True
+    """Whether the server was asked at all."""
 
     def __init__(
         self,
@@ -73,6 +75,8 @@ class Fetched:
     """What the next read of the same needs to know: an index, a version."""
     polled: bool = False
     """Whether it is read at an interval, which is then cut short at random after the first answer, and after a failure."""
+    asked: bool = True
+    """Whether the server was asked at all: what it was not asked tells nothing of it."""
 
 
 @dataclass(eq=False)
@@ -257,7 +261,10 @@ class ReadingBackend(ABC):
             # A mistake of ours must not end the thread that others share; its text may quote what was read, so only its type is told.
             log.exception("read failed in a way it should not", exc_info=without_values(error))
             return self._failed(watched, ReadFailed(FailureKind.MISCONFIGURED, internal.told(error)))
-        self._gate.answered(watched.job)
+        if fetched.asked:
+            self._gate.answered(watched.job)
+        else:
+            self._gate.leave(watched.job)
         apart = fetched.polled and not isinstance(watched.latest, Reading)
         watched.failures, watched.state, watched.was_read = 0, fetched.state, True
         self._deliver(watched, fetched.reading)
@@ -272,7 +279,10 @@ class ReadingBackend(ABC):
             watched.told, alone = self._gate.failed(watched.job, failed, watched.failures)
             watched.failures += alone
             return self._gate.due(watched.job)
-        self._gate.failed_alone(watched.job, answered=failed.kind is not FailureKind.UNREACHABLE)
+        if failed.asked:
+            self._gate.failed_alone(watched.job, answered=failed.kind is not FailureKind.UNREACHABLE)
+        else:
+            self._gate.leave(watched.job)
         watched.failures += 1
         backoff = self._patient(watched)
         # Beside what the server asked for, so that those who were told the same time do not come back as one.

@@ -35,6 +35,8 @@ class House(ReadingBackend):
         answer = self.server(read)
         if isinstance(answer, Exception):
             raise answer
+        if isinstance(answer, Fetched):
+            return answer
         now = self.clock.now()
         return Fetched(reading=Reading(value=answer, at=now), due=now + INTERVAL * self._world.random.uniform(0.9, 1.1), polled=True)
 
@@ -98,6 +100,26 @@ def test_who_asks_a_failing_server_does_not_wait_for_news_there(house):
         house._watched[read].job.run(60.0)
 
     assert house.holds == {"failing": 60.0, "fine": 0.0}
+
+
+def not_due(now: float) -> Fetched:
+    return Fetched(reading=Reading(value="issued", at=now), due=now + 1, asked=False)
+
+
+def put_off(_now: float) -> ReadFailed:
+    failed = ReadFailed(FailureKind.REFUSED, "revoked twice", retry_after=1)
+    failed.asked = False
+    return failed
+
+
+@pytest.mark.parametrize("unasked", [not_due, put_off])
+def test_what_the_server_was_not_asked_does_not_tell_that_it_is_back(house, unasked):
+    """A lease that is not due, or may not be had yet, takes no request; those that failed wait for one that does."""
+    house.server = lambda read: unasked(house.clock.now()) if read == "issued" else DOWN
+    house.read("issued", "one", "other")
+    house.run(600)
+
+    assert is_one_backoff(house.times(0, "one", "other"))
 
 
 @pytest.mark.parametrize("seed", range(3))

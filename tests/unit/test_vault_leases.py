@@ -532,6 +532,27 @@ def test_what_is_held_is_issued_anew_by_who_reads_it_as_soon_as_it_is_gone(openb
     assert [asked.path for asked in relay.asked if asked.path in (ISSUE, renew)] == [ISSUE, renew, renew, ISSUE]
 
 
+def test_what_several_hold_is_renewed_once_a_term(openbao, database, relay):
+    read = Secret(database.role(openbao, "app", ttl="6s", max_ttl="1h"))
+    with bench(openbao, address=relay.address) as made:
+        made.watch(read).reading()
+        made.backend.hold(read)
+        made.backend.hold(read)
+        eventually(lambda: len(relay.of(RENEW)) == 3, what="three renewals")
+    renewed = [asked.at for asked in relay.of(RENEW)]
+    assert min(later - earlier for earlier, later in itertools.pairwise(renewed)) > 2
+
+
+def test_what_was_held_is_kept_once_by_the_next_run(openbao, database, long, tmp_path):
+    with bench(openbao, state=tmp_path) as made:
+        made.watch(long).reading()
+        made.backend.hold(long)
+        made.close()
+        again = made.again().backend._leases
+        assert len(again.all()) == 1
+        assert again._older.due() is None
+
+
 def _denied(relay: Relay, asked: Asked) -> Answer:
     """Answer that nothing may be issued, and hand on all else."""
     return Answer(403, b'{"errors": ["permission denied"]}') if asked.path == ISSUE else relay.forward(asked)
@@ -545,9 +566,9 @@ def test_what_nobody_reads_any_more_is_renewed_no_longer_though_it_could_not_be_
         leave = made.backend.watch(Secret(database.role(openbao, "app", ttl="6s", max_ttl="1h")), inbox, "name")
         inbox.reading()
         token_file.write_text(openbao.policy_token('path "nothing" { capabilities = ["read"] }', ttl="1h"))
-        eventually(lambda: made.backend._leases._next_older() is not None, what="the renewal of what cannot be replaced")
+        eventually(lambda: made.backend._leases._older.due() is not None, what="the renewal of what cannot be replaced")
         leave()
-        assert made.backend._leases._next_older() is None
+        assert made.backend._leases._older.due() is None
 
 
 def test_a_server_that_fails_for_all_is_not_asked_for_more_time_where_it_issues_nothing(own_openbao, database):

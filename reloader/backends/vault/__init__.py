@@ -44,7 +44,8 @@ class Backend(ReadingBackend):
         issued = self._leases.current(wanted)
         try:
             if issued is not None:
-                return _fetched(self._leases.attend(issued))
+                attended, asked = self._leases.attend(issued)
+                return _fetched(attended, asked=asked)
             self._leases.awaits(wanted)
             had = self._reader.had(wanted, state)
         except ReadFailed as failed:
@@ -133,5 +134,5 @@ class Backend(ReadingBackend):
             self._turns.hurry(job)
 
 
-def _fetched(issued: Issued) -> Fetched:
-    return Fetched(reading=issued.reading(), due=issued.due)
+def _fetched(issued: Issued, *, asked: bool = True) -> Fetched:
+    return Fetched(reading=issued.reading(), due=issued.due, asked=asked)

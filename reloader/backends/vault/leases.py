@@ -7,7 +7,7 @@ does not know any more there is one new issue, and for the next a longer and lon
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 from reloader.backends.reads import ReadFailed
@@ -16,26 +16,12 @@ from reloader.backends.vault.client import LONGEST, Client
 from reloader.backends.vault.identity import Token
 from reloader.backends.vault.issued import Issued, Read
 from reloader.backends.vault.losses import Losses
+from reloader.backends.vault.older import RETRIED, InUse, Older
 from reloader.backends.vault.renewal import Denied, Gone, Lessor
-from reloader.schedule import Backoff, succession
+from reloader.schedule import succession
 from reloader.world import World
 
 log = logging.getLogger("reloader")
-
-RETRIED = Backoff()
-"""How soon the renewal of a lease is tried again that is to be replaced, or was, but is still in use."""
-
-
-@dataclass(eq=False)
-class _Older:
-    """What is in use somewhere and not renewed by who reads it: it was replaced, or should be, or nobody may wait for it any more."""
-
-    issued: Issued
-    replaced_at: float
-    """When its successor came; infinite while there is none."""
-    needed: bool = True
-    is_current: bool = False
-    """It is what is read still, because no successor could be issued."""
 
 
 class Leases:
@@ -53,9 +39,8 @@ class Leases:
         """Told which reads are due at another time than was said."""
         self._lock = threading.RLock()
         self._current: dict[Read, Issued] = {}
-        self._older: list[_Older] = []
+        self._older = InUse(world.clock)
         self._losses = Losses(client, world.clock)
-        self._failures: dict[str, tuple[int, float]] = {}
         self._unproven: dict[Read, Callable[[Token], bool]] = {}
         self._job = Job(self._keep_up, LONGEST)
         self._working = False
@@ -77,13 +62,13 @@ class Leases:
             self._replace(issued)
             self._unproven.pop(issued.read, None)
             self._losses.issued(issued)
-            self._forget_ended()
+            self._older.forget_ended(self._current.values())
         self.save()
         self._hurry()
         return issued
 
-    def attend(self, issued: Issued) -> Issued:
-        """Do what is due: renew the lease, or have it issued anew.
+    def attend(self, issued: Issued) -> tuple[Issued, bool]:
+        """Do what is due: renew the lease, or have it issued anew; return what there is then, and whether the server was asked for it.
 
         Raises:
             ReadFailed: that did not work now; what was issued may live on.
@@ -91,23 +76,14 @@ class Leases:
         """
         issued, now = self._proven(issued), self._world.clock.now()
         if now >= issued.replace:
-            return self._replaced(issued)
+            return self._replaced(issued), True
         if now < issued.renew:
-            return issued
-        if self._is_kept_up(issued):
-            return replace(issued, renew=inf)
-        try:
-            renewed = self._put(self._renewed(issued))
-        except Denied as denied:
-            log.warning("lease not renewed; it is issued anew before its end", extra={"fields": {"reason": str(denied)}})
-            return self._put(replace(issued, renew=inf))
-        except Gone:
-            return self._lose(issued)
-        except ReadFailed as failed:
-            failed.again_by = issued.replace
-            raise
-        self._losses.lives(issued.read)
-        return renewed
+            return issued, False
+        with self._lock:
+            is_kept_up = self._older.is_kept_up(issued)
+        if is_kept_up:
+            return replace(issued, renew=inf), False
+        return self._renew(issued), True
 
     def awaits(self, read: Read) -> None:
         """Raise where nothing may be issued for a read yet; see `Losses.awaits`."""
@@ -116,7 +92,7 @@ class Leases:
     def confirmed(self, read: Read, at: float) -> None:
         """Let go of what was replaced until `at`: all who use this read run on what came then, or later."""
         with self._lock:
-            done = [older for older in self._older if older.needed and older.issued.read == read and older.replaced_at <= at]
+            done = self._older.replaced(read, at)
             for older in done:
                 older.needed = False
         if done:
@@ -126,14 +102,14 @@ class Leases:
         """Keep alive what was issued for a read that nobody waits for any more, until the returned function is called."""
         with self._lock:
             issued = self._current.get(read)
-            held = self._keep(issued, inf) if issued is not None and issued.lease else None
+            held = [self._older.keep(issued)] if issued is not None and issued.lease else []
         self._hurry()
-        return lambda: self._release(held) if held is not None else None
+        return lambda: self._release(*held)
 
     def revoke(self) -> tuple[str, ...]:
         """Revoke every lease, and the tokens that are ours, with which theirs end; return why some could not be."""
         with self._lock:
-            issued = [*self._current.values(), *(older.issued for older in self._older)]
+            issued = [*self._current.values(), *self._older.leases().values()]
             self._current.clear()
             self._older.clear()
         self.save()
@@ -149,7 +125,8 @@ class Leases:
         """Return what lives, what was replaced first."""
         now = self._world.clock.now()
         with self._lock:
-            older = (each.issued for each in self._older if not each.is_current)
+            current = {each.lease for each in self._current.values()}
+            older = [issued for lease, issued in self._older.leases().items() if lease not in current]
             return tuple(each for each in (*older, *self._current.values()) if each.ends > now)
 
     def adopt(self, issued: Issued, is_its: Callable[[Token], bool]) -> None:
@@ -175,6 +152,20 @@ class Leases:
         self.save()
         return issued
 
+    def _renew(self, issued: Issued) -> Issued:
+        try:
+            renewed = self._put(self._renewed(issued))
+        except Denied as denied:
+            log.warning("lease not renewed; it is issued anew before its end", extra={"fields": {"reason": str(denied)}})
+            return self._put(replace(issued, renew=inf))
+        except Gone:
+            return self._lose(issued)
+        except ReadFailed as failed:
+            failed.again_by = issued.replace
+            raise
+        self._losses.lives(issued.read)
+        return renewed
+
     def _replaced(self, issued: Issued) -> Issued:
         try:
             fresh = self._issue(issued.read)
@@ -188,19 +179,16 @@ class Leases:
     def _prolong(self, issued: Issued) -> None:
         """Have what could not be issued anew renewed until it is, however long it then takes until the next try."""
         with self._lock:
-            if issued.lease and not self._is_kept_up(issued):
-                self._keep(issued, inf).is_current = True
+            if issued.lease and not self._older.is_kept_up(issued):
+                self._older.keep(issued, is_current=True)
         self._hurry()
 
     def abandon(self, read: Read) -> None:
         """Prolong nothing for a read that nobody waits for any more."""
         with self._lock:
             issued = self._current.get(read)
-            if issued is not None and (prolonged := self._prolonged(issued)) is not None:
-                self._older.remove(prolonged)
-
-    def _prolonged(self, issued: Issued) -> _Older | None:
-        return next((older for older in self._older if older.is_current and older.issued.lease == issued.lease), None)
+            if issued is not None and (prolonged := self._older.prolonged(issued)) is not None:
+                self._older.drop(prolonged)
 
     def _replace(self, issued: Issued) -> None:
         """Read this from now on; what it replaces stays alive until `confirmed`."""
@@ -208,23 +196,11 @@ class Leases:
         self._current[issued.read] = issued
         if before is None or not before.lease:
             return
-        prolonged = self._prolonged(before)
+        prolonged = self._older.prolonged(before)
         if prolonged is None:
-            self._keep(before, issued.at)
+            self._older.keep(before, issued.at)
         else:
             prolonged.replaced_at, prolonged.is_current = issued.at, False
-
-    def _keep(self, issued: Issued, replaced_at: float) -> _Older:
-        """Have it renewed by `_keep_up` alone, no sooner than its failures so far allow."""
-        failures, last = self._failed(issued.lease)
-        if failures:
-            issued = replace(issued, renew=max(issued.renew, last + RETRIED.floor(failures)))
-        self._older.append(older := _Older(issued, replaced_at))
-        return older
-
-    def _is_kept_up(self, issued: Issued) -> bool:
-        with self._lock:
-            return any(older.needed and older.issued.lease == issued.lease for older in self._older)
 
     def _renewed(self, issued: Issued) -> Issued:
         """Return it renewed, and count how often that failed, whoever tries; see `Lessor.renewed`."""
@@ -232,16 +208,11 @@ class Leases:
             renewed = self._lessor.renewed(issued)
         except ReadFailed:
             with self._lock:
-                failures, _ = self._failed(issued.lease)
-                self._failures[issued.lease] = failures + 1, self._world.clock.now()
+                self._older.fails(issued.lease)
             raise
         with self._lock:
-            self._failures.pop(issued.lease, None)
+            self._older.succeeds(issued.lease)
         return renewed
-
-    def _failed(self, lease: str) -> tuple[int, float]:
-        """Return how many renewals of a lease failed in a row, and when the last one did."""
-        return self._failures.get(lease, (0, -inf))
 
     def _lose(self, issued: Issued) -> Issued:
         """Issue anew what the server does not know any more: once at once, from then on after a wait."""
@@ -283,18 +254,18 @@ class Leases:
         self.save()
         self._changed([issued.read for issued in hanging])
 
-    def _release(self, older: _Older) -> None:
-        """Leave it to who reads it, if that is what is read still."""
-        older.needed, read = False, older.issued.read
+    def _release(self, *those: Older) -> None:
+        """Leave these to who reads them, if that is what is read still."""
         with self._lock:
-            current = self._current.get(read)
-        if current is not None and current.lease == older.issued.lease:
-            self._changed([read])
+            for older in those:
+                older.needed = False
+            current = {issued.lease: issued.read for issued in self._current.values()}
+        self._changed({current[older.issued.lease] for older in those if older.issued.lease in current})
 
     def _hurry(self) -> None:
         """Have replaced leases renewed in time."""
         with self._lock:
-            if self._job.ended or self._next_older() is None:
+            if self._job.ended or self._older.due() is None:
                 return
             working, self._working = self._working, True
         if working:
@@ -305,43 +276,42 @@ class Leases:
     def _keep_up(self, _hold: float) -> float:
         """Renew one lease that was replaced and is still in use, if that is due; return when the next one is."""
         with self._lock:
-            self._forget_ended()
-            older = self._next_older()
+            self._older.forget_ended(self._current.values())
+            older = self._older.due()
         if older is not None and older.issued.renew <= self._world.clock.now():
             self._renew_older(older)
         with self._lock:
-            following = self._next_older()
+            following = self._older.due()
         return inf if following is None else following.issued.renew
 
-    def _next_older(self) -> _Older | None:
-        waiting = [older for older in self._older if older.needed and older.issued.renew < inf]
-        return min(waiting, key=lambda older: older.issued.renew, default=None)
-
-    def _renew_older(self, older: _Older) -> None:
+    def _renew_older(self, older: Older) -> None:
         before = older.issued
         try:
             renewed = self._renewed(before)
         except (Denied, Gone):
             if not older.is_current:  # who reads it is told the same, and does something about it
-                self._release(older)
+                with self._lock:
+                    alike = self._older.alike(before)
+                self._release(*alike)
                 return
             renewed = replace(before, renew=inf)
         except ReadFailed:
-            failures, last = self._failed(before.lease)
+            with self._lock:
+                failures, last = self._older.failed(before.lease)
             renewed = replace(before, renew=last + RETRIED.delay(failures, self._world.random))
-        with self._lock:
-            older.issued = renewed
-            current = self._current.get(before.read)
-            if current is not None and current.lease == renewed.lease:  # it is held or prolonged, and nobody else renews it
-                self._current[before.read] = renewed = replace(renewed, leave=min(renewed.leave, current.leave))
-            if is_in_time := older.is_current and self._world.clock.now() < renewed.replace:
-                self._older.remove(older)
+        in_time = self._keep_on(renewed)
         self.save()
-        if is_in_time:  # it is not to be replaced now, so who reads it renews it from here on
-            self._changed([before.read])
+        self._changed(in_time)
 
-    def _forget_ended(self) -> None:
-        now = self._world.clock.now()
-        self._older = [older for older in self._older if older.issued.ends > now]
-        living = {issued.lease for issued in (*(older.issued for older in self._older), *self._current.values())}
-        self._failures = {lease: count for lease, count in self._failures.items() if lease in living}
+    def _keep_on(self, renewed: Issued) -> list[Read]:
+        """Take what became of it; return what need not be replaced now after all, so that who reads it renews it from here on."""
+        with self._lock:
+            for each in self._older.alike(renewed):
+                each.issued = renewed
+            current, prolonged = self._current.get(renewed.read), self._older.prolonged(renewed)
+            if current is not None and current.lease == renewed.lease:  # nobody else renews it
+                self._current[renewed.read] = renewed = replace(renewed, leave=min(renewed.leave, current.leave))
+            if prolonged is None or self._world.clock.now() >= renewed.replace:
+                return []
+            self._older.drop(prolonged)
+            return [renewed.read]

@@ -61,5 +61,5 @@ class Losses:
         if wait > 0:
             what = f"its lease was revoked {loss.count} times in a row; it is issued anew in {wait:.0f} s; look for who revokes it"
             failed = self._client.failure(FailureKind.REFUSED, read.path, what)
-            failed.retry_after = wait
+            failed.retry_after, failed.asked = wait, False
             raise failed
