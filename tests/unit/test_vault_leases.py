@@ -543,6 +543,23 @@ def test_what_several_hold_is_renewed_once_a_term(openbao, database, relay):
     assert min(later - earlier for earlier, later in itertools.pairwise(renewed)) > 2
 
 
+def test_what_is_held_waits_with_all_others_while_the_server_fails(openbao, database, relay):
+    """One request at a time asks whether it is back, by one backoff, however many leases are due."""
+    reads = [Secret(database.role(openbao, name, ttl="6s", max_ttl="1h")) for name in ("app", "other")]
+    with bench(openbao, address=relay.address, rng=Soonest()) as made:
+        for inbox in [made.watch(read) for read in reads]:
+            inbox.reading()
+        for read in reads:
+            made.backend.hold(read)
+        began = len(relay.asked)
+        relay.behave = lambda _asked: Answer(503)
+        eventually(lambda: len(relay.asked) >= began + 9, what="requests to a server that fails")
+        found, backoff = pauses(relay.asked[began : began + 9]), Backoff()
+        relay.behave = relay.forward
+        eventually(lambda: len([asked for asked in relay.asked[began:] if asked.status == 200]) >= 2, what="two renewals")
+    assert len([pause for failures, pause in enumerate(found, start=1) if pause < backoff.floor(failures) - EARLY]) <= 1
+
+
 def test_what_was_held_is_kept_once_by_the_next_run(openbao, database, long, tmp_path):
     with bench(openbao, state=tmp_path) as made:
         made.watch(long).reading()

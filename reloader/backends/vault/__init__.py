@@ -34,7 +34,7 @@ class Backend(ReadingBackend):
         self._plan = plan
         self._client = Client(plan, turns, world)
         self._reader = Reader(self._client, world)
-        self._leases = Leases(self._client, turns, world, self._reader.issued, self._hurry)
+        self._leases = Leases(self._client, self._gate, turns, world, self._reader.issued, self._hurry)
         self._keeping: Keeping | None = None
         self._confirmed: dict[tuple[Read, Inbox, str], float] = {}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from math import inf
 
+from reloader.backends.gate import Gate
 from reloader.backends.reads import ReadFailed
 from reloader.backends.turns import Job, Turns
 from reloader.backends.vault.client import LONGEST, Client
@@ -19,6 +20,7 @@ from reloader.backends.vault.losses import Losses
 from reloader.backends.vault.older import RETRIED, InUse, Older
 from reloader.backends.vault.renewal import Denied, Gone, Lessor
 from reloader.schedule import succession
+from reloader.snapshot import FailureKind
 from reloader.world import World
 
 log = logging.getLogger("reloader")
@@ -28,9 +30,16 @@ class Leases:
     """All that one backend had issued; used by several threads at once."""
 
     def __init__(
-        self, client: Client, turns: Turns, world: World, issue: Callable[[Read], Issued], changed: Callable[[Iterable[Read]], None]
+        self,
+        client: Client,
+        gate: Gate,
+        turns: Turns,
+        world: World,
+        issue: Callable[[Read], Issued],
+        changed: Callable[[Iterable[Read]], None],
     ) -> None:
         self._client = client
+        self._gate = gate
         self._lessor = Lessor(client, world)
         self._turns = turns
         self._world = world
@@ -206,9 +215,10 @@ class Leases:
         """Return it renewed, and count how often that failed, whoever tries; see `Lessor.renewed`."""
         try:
             renewed = self._lessor.renewed(issued)
-        except ReadFailed:
-            with self._lock:
-                self._older.fails(issued.lease)
+        except ReadFailed as failed:
+            if not failed.everywhere:  # of these the gate tells whether they count
+                with self._lock:
+                    self._older.fails(issued.lease)
             raise
         with self._lock:
             self._older.succeeds(issued.lease)
@@ -278,40 +288,54 @@ class Leases:
         with self._lock:
             self._older.forget_ended(self._current.values())
             older = self._older.due()
-        if older is not None and older.issued.renew <= self._world.clock.now():
-            self._renew_older(older)
+        if older is None or older.issued.renew > self._world.clock.now():
+            self._gate.leave(self._job)
+        elif self._gate.enter(self._job) is not None or not self._renew_older(older):
+            return self._gate.due(self._job)
         with self._lock:
             following = self._older.due()
         return inf if following is None else following.issued.renew
 
-    def _renew_older(self, older: Older) -> None:
-        before = older.issued
+    def _renew_older(self, older: Older) -> bool:
+        """Renew it, or find out why that cannot be; return False where the server fails as a whole: it is done when that is over."""
+        before, renewed = older.issued, None
         try:
             renewed = self._renewed(before)
         except (Denied, Gone):
-            if not older.is_current:  # who reads it is told the same, and does something about it
-                with self._lock:
-                    alike = self._older.alike(before)
-                self._release(*alike)
-                return
-            renewed = replace(before, renew=inf)
-        except ReadFailed:
+            pass
+        except ReadFailed as failed:
+            return self._put_off(before, failed)
+        self._gate.answered(self._job)
+        if renewed is not None or older.is_current:
+            self._keep_on(renewed or replace(before, renew=inf))
+        else:  # who reads it is told the same, and does something about it
             with self._lock:
-                failures, last = self._older.failed(before.lease)
-            renewed = replace(before, renew=last + RETRIED.delay(failures, self._world.random))
-        in_time = self._keep_on(renewed)
-        self.save()
-        self._changed(in_time)
+                alike = self._older.alike(before)
+            self._release(*alike)
+        return True
 
-    def _keep_on(self, renewed: Issued) -> list[Read]:
-        """Take what became of it; return what need not be replaced now after all, so that who reads it renews it from here on."""
+    def _put_off(self, before: Issued, failed: ReadFailed) -> bool:
         with self._lock:
-            for each in self._older.alike(renewed):
-                each.issued = renewed
-            current, prolonged = self._current.get(renewed.read), self._older.prolonged(renewed)
-            if current is not None and current.lease == renewed.lease:  # nobody else renews it
-                self._current[renewed.read] = renewed = replace(renewed, leave=min(renewed.leave, current.leave))
-            if prolonged is None or self._world.clock.now() >= renewed.replace:
-                return []
-            self._older.drop(prolonged)
-            return [renewed.read]
+            failures, last = self._older.failed(before.lease)
+        if failed.everywhere:
+            _, alone = self._gate.failed(self._job, failed, failures)
+            with self._lock:
+                self._older.fails(before.lease, alone)
+            return False
+        self._gate.failed_alone(self._job, answered=failed.kind is not FailureKind.UNREACHABLE)
+        self._keep_on(replace(before, renew=last + RETRIED.delay(failures, self._world.random)))
+        return True
+
+    def _keep_on(self, became: Issued) -> None:
+        """Take what became of it; what need not be replaced now after all is renewed by who reads it from here on."""
+        with self._lock:
+            for each in self._older.alike(became):
+                each.issued = became
+            current, prolonged = self._current.get(became.read), self._older.prolonged(became)
+            if current is not None and current.lease == became.lease:  # nobody else renews it
+                self._current[became.read] = became = replace(became, leave=min(became.leave, current.leave))
+            in_time = prolonged is not None and self._world.clock.now() < became.replace
+            if prolonged is not None and in_time:
+                self._older.drop(prolonged)
+        self.save()
+        self._changed([became.read] if in_time else [])

@@ -84,10 +84,10 @@ class InUse:
         """Return how many renewals of a lease failed in a row, and when the last one did."""
         return self._failures.get(lease, (0, -inf))
 
-    def fails(self, lease: str) -> None:
+    def fails(self, lease: str, times: int = 1) -> None:
         """Take that a renewal of a lease failed just now."""
         failures, _ = self.failed(lease)
-        self._failures[lease] = failures + 1, self._clock.now()
+        self._failures[lease] = failures + times, self._clock.now()
 
     def succeeds(self, lease: str) -> None:
         """Take that a lease was renewed."""
