@@ -173,8 +173,10 @@ class Backend:
         """Look, and see to the watch; return how many seconds the next turn may be away."""
         try:
             self._mounts = Mounts.read(before=self._mounts)
-            if self._aim(self._look()):
-                self._look()  # what happened before the watch began was not seen
+            for _ in range(ATTEMPTS):
+                if not self._aim(self._look()):
+                    break
+                self._wake.set()  # what happened before the watch began was not seen, and may have been another directory
         except Exception as error:
             # A mistake of ours must not end the thread; its text may quote what was read, so only its type is told.
             log.exception("looking at %s failed in a way it should not", self._directory, exc_info=without_values(error))

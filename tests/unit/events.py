@@ -305,7 +305,8 @@ class Events(RuleBasedStateMachine):
         self.machine.crash_in = None
         for source in self.sources.values():
             source.known, source.told, source.failing, source.told_kind = min(source.known, self.time), None, False, "good"
-            source.expires = inf if self.stepped else source.expires  # the record knows it by the wall clock alone
+            # The record knows it by the wall clock alone, and of what was published.
+            source.expires = inf if self.stepped or not self._values(self.served or "{}") else source.expires
         self.bad_since = self.disk_since = self.heeds_since = None
         self.closed_since = None
 

@@ -106,7 +106,7 @@ def test_it_leaves_nothing(whole, file):
         loading.plan()
     with pytest.raises(ProcessLookupError):
         os.kill(loading.pid, 0)
-    assert descriptors() == before
+    assert descriptors() <= before  # what was there may be collected meanwhile
     with children.forking() as ours:
         assert ours == set()
 

@@ -84,6 +84,31 @@ def test_a_directory_renamed_away_and_replaced_at_once_is_seen(plain):
         inbox.reading({"a": "3"})
 
 
+def test_a_directory_replaced_as_its_watch_begins_is_watched_anew(plain):
+    """The look that follows the beginning of a watch sees another directory: that is what is to be watched then."""
+    with looking(plain) as backend:
+        aim, handled = backend._watches.aim, threading.Event()
+
+        def replaced(directories):
+            begun = aim(directories)
+            backend._watches.aim = aim
+            backend._watches._callback._matters = lambda name: handled.set() if name == "last" else True
+            new, old = plain.with_name("new"), plain.with_name("old")
+            new.mkdir()
+            (new / "a").write_text("2")
+            plain.rename(old)
+            new.rename(plain)
+            (old / "last").mkdir()
+            assert handled.wait(10)
+            return begun
+
+        backend._watches.aim, inbox = replaced, Inbox()
+        backend.watch(ALL, inbox, "it")
+        inbox.reading({"a": "2"})
+        (plain / "a").write_text("3")
+        inbox.reading({"a": "3"})
+
+
 def test_a_directory_that_comes_back_with_its_old_inode_is_watched_anew(tmp_path):
     identity, wake = (1, 2), threading.Event()
     watches = Watches(wake)
