@@ -53,6 +53,8 @@ class OpenBao:
         self._names = itertools.count(1)
         self._config = folder / "openbao.hcl"
         self._audit = folder / "audit.log"
+        self._read = 0  # bytes of it that were read
+        self._asked: list[Asked] = []
         self._told = 0  # requests of earlier tests
         self._config.write_text(_config(folder, port, self.address, authority, self._audit))
         self._daemon = Daemon(folder / "openbao.log")
@@ -118,11 +120,7 @@ class OpenBao:
 
     def audit(self, *paths: str, since: int = 0) -> list[Asked]:
         """Return the requests that were answered, oldest first, those on `paths`, which begin so, after the first `since` of this test."""
-        asked = [
-            Asked(each["request"]["operation"], each["request"]["path"], each["time"], bool(each.get("error")))
-            for each in self._answered()[self._told + since :]
-        ]
-        return [each for each in asked if not paths or each.path.startswith(paths)]
+        return [each for each in self._answered()[self._told + since :] if not paths or each.path.startswith(paths)]
 
     def clean(self) -> None:
         """Take away every mount and login method that a test made, and leave its requests out of `audit`."""
@@ -132,8 +130,18 @@ class OpenBao:
             self.client().sys.disable_auth_method(path)
         self._told = len(self._answered())
 
-    def _answered(self) -> list[dict[str, Any]]:
-        return [entry for entry in map(json.loads, self._audit.read_text().splitlines()) if entry["type"] == "response"]
+    def _answered(self) -> list[Asked]:
+        with self._audit.open("rb") as file:  # what is new of it: it grows over hundreds of tests
+            file.seek(self._read)
+            lines, _, _ = file.read().rpartition(b"\n")
+        self._read += len(lines) + bool(lines)
+        entries = [json.loads(line) for line in lines.splitlines()]
+        self._asked += [
+            Asked(each["request"]["operation"], each["request"]["path"], each["time"], bool(each.get("error")))
+            for each in entries
+            if each["type"] == "response"
+        ]
+        return self._asked
 
     def _answers(self) -> bool:
         return bool(self.client(token="").sys.read_seal_status()["type"])

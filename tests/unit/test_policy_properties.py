@@ -404,6 +404,7 @@ def after(plain: Plain, event: Plain) -> Plain:
     return {**plain, **longer, "sources": aged}
 
 
+@pytest.mark.timeout(rounds(120, 1200))
 def test_no_sequence_of_events_leads_out_of_the_table():
     """The verdict is of what is, however it came to be: nothing of what was lasts, and time alone opens nothing that is closed."""
     print(f"TEST_SEED={SEED}")

@@ -263,7 +263,8 @@ def test_a_rotated_password_is_read_again_right_after_its_rotation(openbao, data
     try:
         with bench(openbao) as made:
             inbox = made.watch(read)
-            eventually(lambda: len({each.value["password"] for each in inbox.readings}) == 3, within=30)
+            # OpenBao 2.7 rotates every 5 s what is due by then, and each time a read may come too soon and be put off.
+            eventually(lambda: len({each.value["password"] for each in inbox.readings}) == 3, within=90)
             latest = inbox.readings[-1]
             assert database.lets_in("static", latest.value["password"])
         assert len(inbox.readings) == 3
