@@ -10,7 +10,7 @@ import hypothesis
 import psutil
 import pytest
 
-from tests.scale import rounds
+from tests.scale import SEED, rounds
 from tests.servers import UnavailableError, missing, running
 from tests.servers.browser import Browser
 from tests.servers.certificates import Authority
@@ -31,11 +31,17 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
+
 MEASURED_ELSEWHERE = ("conformance/", "deploy/", "examples/", "faults/", "pods/", "e2e/test_failure_table.py")
 """Tests that start so many sidecars that half a second for the coverage of each would be minutes; the others run the same lines."""
 
 Closed = TypeVar("Closed")
 Proxy = TypeVar("Proxy", Nginx, Haproxy)
+
+
+def pytest_report_header() -> str:
+    """Tell what repeats this run, in each of them: what fails once in a while is found again by it."""
+    return f"seed: {SEED} (TEST_SEED)"
 
 
 @pytest.fixture(autouse=True)

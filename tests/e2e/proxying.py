@@ -1,7 +1,6 @@
 """The main job: a proxy serves what Consul, Vault and a mounted ConfigMap say, while each of them changes."""
 
 import json
-import os
 import random
 import ssl
 import time
@@ -13,6 +12,7 @@ from typing import ClassVar, Self
 from tests.e2e.sidecar import Sidecar
 from tests.e2e.traffic import Application, Torn, ask, load, plain_serial, serial_of
 from tests.kubelet import KubeletVolume
+from tests.scale import SEED
 from tests.servers.consul import Consul
 from tests.servers.haproxy import Haproxy
 from tests.servers.nginx import Nginx
@@ -23,7 +23,6 @@ from tests.waiting import eventually
 CHANGES = 30
 CERTIFICATES = 4
 LIFETIME = "16s"
-SEED = int(os.environ.get("TEST_SEED", "20"))
 
 CONFIGURATION = """
 vault:  {{address: {vault}, auth: {{token: {token}}}}}
@@ -160,7 +159,6 @@ class Site:
 
 def serve_every_change(site: Site, others: Sequence[str], certificates: int = CERTIFICATES) -> None:
     """Make 30 changes under load: each is served within 2 s, no request fails, one signal a generation, no mix of generations."""
-    print(f"seed {SEED}")
     random.seed(SEED)
     site.start()
     first, master = site.published(), site.server.pid

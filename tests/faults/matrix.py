@@ -3,7 +3,6 @@
 import contextlib
 import json
 import multiprocessing
-import os
 import random
 import re
 import signal
@@ -16,11 +15,10 @@ from typing import ClassVar, TypeVar
 
 from tests.faults import crashing
 from tests.kubelet import KubeletVolume
-from tests.scale import rounds
+from tests.scale import SEED, rounds
 from tests.targets.reading import FILES, read, read_plain
 from tests.waiting import eventually
 
-SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
 POINTS = 4
 """At how many calls of each matrix the sidecar is killed in the quick form; in the long one at all."""
 QUIET = 0.25
@@ -252,5 +250,4 @@ def _recorded(folder: Path, row: type[Row]) -> list[Call]:
 
 def _points(calls: int) -> list[int]:
     """Return the calls to die at: all in the long form, in the quick one some, others each time."""
-    print(f"seed {SEED}")
     return sorted(random.Random(SEED).sample(range(1, calls + 1), min(calls, rounds(POINTS, calls))))

@@ -1,7 +1,6 @@
 """Real servers that fail in every way they have, several at a time, under a sidecar that must come through it: seeded, and counted."""
 
 import datetime as dt
-import os
 import random
 import threading
 import time
@@ -17,7 +16,7 @@ from reloader.schedule import BACKOFF_CAP
 from tests.e2e.sidecar import PROGRAM, Sidecar
 from tests.faults import chaos, judging
 from tests.faults.eyes import Eyes, Judge, alike, certificate, matching, paired, words
-from tests.scale import rounds
+from tests.scale import SEED, rounds
 from tests.servers import UnavailableError, missing
 from tests.servers.postgres import Postgres
 from tests.targets.reading import read
@@ -25,7 +24,6 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
 
-SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
 QUIET = rounds(8, 60)
 """Seconds without a fault, for comparison: values change as they do later."""
 STORM = rounds(28, 600)
@@ -151,7 +149,6 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    print(f"seed {SEED}")
     with ExitStack() as stops:
         try:
             postgres = Postgres()

@@ -15,12 +15,11 @@ import pytest
 
 from tests.e2e.sidecar import Sidecar
 from tests.kubelet import KubeletVolume
-from tests.scale import rounds
+from tests.scale import SEED, rounds
 from tests.servers import UnavailableError, missing
 from tests.servers.debian import program
 from tests.waiting import eventually
 
-SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
 LATENESS = (0, 5, 50, 500, 3000)
 """How many milliseconds after its start a program installs its handler."""
 NEVER = -1
@@ -140,7 +139,6 @@ class House:
 
 @pytest.fixture
 def house(tmp_path):
-    print(f"seed {SEED}")
     random.seed(SEED)
     made: list[House] = []
 

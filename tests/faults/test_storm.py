@@ -1,7 +1,6 @@
 """Everything at random times: changes, kills of the sidecar, restarts of the application; no set is torn and the last state arrives."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -14,14 +13,13 @@ import pytest
 
 from tests.faults.checker import Checker
 from tests.kubelet import KubeletVolume
-from tests.scale import rounds
+from tests.scale import SEED, rounds
 from tests.targets.reading import FILES, read
 from tests.waiting import eventually
 
 CHANGES = 2000
 SECONDS = rounds(20, inf)
 """How long the storm lasts at most."""
-SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
 
 CONFIGURATION = """
 sources:
@@ -124,7 +122,6 @@ def storm(pod: Pod) -> None:
 
 @pytest.fixture
 def pod(tmp_path):
-    print(f"seed {SEED}")
     random.seed(SEED)
     pod = Pod(tmp_path)
     yield pod

@@ -1,7 +1,6 @@
 """The alert rules that are shipped: each fires in its case, and none in a healthy fleet, whatever its Pods go through."""
 
 import json
-import os
 import random
 import re
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import yaml
 from reloader import cli
 from reloader.status import Metrics, Status
 from reloader.world.clock import Clock
-from tests.scale import rounds
+from tests.scale import SEED, rounds
 from tests.servers import UnavailableError, missing
 from tests.servers.prometheus import promtool
 
@@ -22,7 +21,6 @@ FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 RULES: dict[str, Any] = yaml.safe_load((FOLDER / "alerts.yaml").read_text())
 SCENARIOS: dict[str, Any] = yaml.safe_load((FOLDER / "alerts_test.yaml").read_text())
 ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
-SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
 
 
 def outcome(folder: Path, rules: dict[str, Any], scenarios: dict[str, Any]) -> str:
@@ -266,7 +264,7 @@ def test_nothing_fires_in_a_healthy_fleet(tmp_path: Path) -> None:
     nothing = {"expr": 'count_over_time(ALERTS{alertstate="firing"}[40m])', "exp_samples": []}
     scenarios = [scenario(f"fleet {number}", pods, nothing) for number, pods in enumerate(fleets)]
 
-    assert outcome(tmp_path, RULES, {**SCENARIOS, "tests": scenarios}) == "", f"TEST_SEED={SEED}"
+    assert outcome(tmp_path, RULES, {**SCENARIOS, "tests": scenarios}) == ""
 
 
 def test_every_alert_is_tried_in_a_fleet() -> None:
@@ -286,7 +284,7 @@ def test_one_bad_pod_is_seen_among_good_ones_and_no_other_is_blamed(tmp_path: Pa
         expected = {"expr": expression, "exp_samples": [{"labels": f'{{alertname="{alert}", instance="{bad.name}"}}', "value": 1}]}
         scenarios.append(scenario(f"fleet {number}", pods, expected))
 
-    assert outcome(tmp_path, RULES, {**SCENARIOS, "tests": scenarios}) == "", f"TEST_SEED={SEED}"
+    assert outcome(tmp_path, RULES, {**SCENARIOS, "tests": scenarios}) == ""
 
 
 def _also(alert: str) -> str:

@@ -13,6 +13,7 @@ import requests
 from reloader.plan import Tls
 from reloader.world.connections import Connection, Connections
 from reloader.world.session import BoundedSession
+from tests.scale import SEED
 from tests.servers.certificates import Authority
 from tests.servers.misbehaving import Exchange, Misbehaving, drip_body, misbehaving
 from tests.waiting import eventually
@@ -120,11 +121,10 @@ def test_a_failed_request_takes_no_place() -> None:
 
 def test_many_threads_with_many_sessions_lose_no_request() -> None:
     """Each of them takes its turn on what the bound allows, and its connection may be ended at any moment in between."""
-    turns, seed = threading.Semaphore(3), random.randrange(10**6)
-    print(f"seed {seed}")
+    turns = threading.Semaphore(3)
 
     def work(session: BoundedSession, number: int) -> None:
-        rng = random.Random(f"{seed} {number}")
+        rng = random.Random(f"{SEED} {number}")
         for _ in range(60):
             with turns:
                 asked = f"/{rng.random()}"

@@ -1,8 +1,6 @@
 """Random courses of events through a real pipeline on a real volume, in virtual time: what it tells and serves is what it may."""
 
 import logging
-import os
-import random
 from collections.abc import Iterator
 from math import inf
 from typing import Any
@@ -11,10 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings, strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.scale import rounds
+from tests.scale import SEED, rounds
 from tests.unit.events import KINDS_OF_EVENTS, Events, Setup, setups
 
-SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
 COURSES, STEPS = rounds(100, 1000), 30
 TWINS = rounds(40, 500)
 
@@ -23,7 +20,6 @@ HOW = {"deadline": None, "database": None, "suppress_health_check": list(HealthC
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    print(f"TEST_SEED={SEED}")
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

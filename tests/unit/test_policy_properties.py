@@ -1,6 +1,5 @@
 """The failure table as laws that hold whatever happens, told from the table of the documentation and not from the code."""
 
-import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -13,10 +12,8 @@ from hypothesis import given, seed, settings, strategies as st
 
 from reloader import policy
 from tests.mutants import mutants
-from tests.scale import rounds
+from tests.scale import SEED, rounds
 from tests.unit.test_policy import GOOD, TABLE, in_mode
-
-SEED = int(os.environ.get("TEST_SEED") or random.randrange(10**6))
 
 Plain = Mapping[str, Any]
 """The facts as plain data, so that mutants of the policy, which have classes of their own, can be asked too."""
@@ -356,7 +353,6 @@ def asking(module: ModuleType) -> Callable[[Plain], Told]:
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_it_holds_whatever_happens(law):
     """Each law says in its name what holds."""
-    print(f"TEST_SEED={SEED}")
 
     @seed(SEED)
     @given(facts())
@@ -407,7 +403,6 @@ def after(plain: Plain, event: Plain) -> Plain:
 @pytest.mark.timeout(rounds(120, 1200))
 def test_no_sequence_of_events_leads_out_of_the_table():
     """The verdict is of what is, however it came to be: nothing of what was lasts, and time alone opens nothing that is closed."""
-    print(f"TEST_SEED={SEED}")
     ask = asking(policy)
 
     @seed(SEED)
