@@ -18,36 +18,37 @@ class Connections:
     def __init__(self, most: Callable[[], int]) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._used: dict[Connection, bool] = {}  # whether one is in use; the one that was used last comes last
+        self._users: dict[Connection, int | None] = {}
+        """The thread whose request each is in use for; the one that was used last comes last."""
 
     def admit(self, connection: Connection) -> None:
         """Count one that is about to be opened for a request."""
         with self._lock:
-            self._note(connection, in_use=True)
+            self._note(connection, threading.get_ident())
 
     def claim(self, connection: Connection) -> bool:
         """Keep one that is open for a request, until `release`; return False where it was ended meanwhile."""
         with self._lock:
-            if connection not in self._used:
+            if connection not in self._users:
                 return False
-            self._note(connection, in_use=True)
+            self._note(connection, threading.get_ident())
             return True
 
     def release(self, connection: Connection) -> None:
-        """Take that its request is over; one that was closed with that is none any more."""
+        """Take that the request of this thread is over; its connection may be closed by now, or in use by another thread."""
         with self._lock:
-            if connection in self._used:
-                self._note(connection, in_use=False)
+            if self._users.get(connection) == threading.get_ident():
+                self._note(connection, None)
 
     def forget(self, connection: Connection) -> None:
         """Take that one was closed."""
         with self._lock:
-            self._used.pop(connection, None)
+            self._users.pop(connection, None)
 
-    def _note(self, connection: Connection, *, in_use: bool) -> None:
-        self._used.pop(connection, None)
-        self._used[connection] = in_use
-        idle = [each for each, used in self._used.items() if not used]
-        for each in idle[: max(0, len(self._used) - self._most())]:
-            del self._used[each]
+    def _note(self, connection: Connection, user: int | None) -> None:
+        self._users.pop(connection, None)
+        self._users[connection] = user
+        idle = [each for each, user in self._users.items() if user is None]
+        for each in idle[: max(0, len(self._users) - self._most())]:
+            del self._users[each]
             each.drop()

@@ -213,8 +213,8 @@ class _Connection(HTTPConnection):
         super().request(*args, **kwargs)
 
     def close(self) -> None:
+        self._guard.closed(self)  # first, so that nobody drops what has no socket any more
         super().close()
-        self._guard.closed(self)
 
     def drop(self) -> None:
         """End it; it is closed by whoever finds it ended, as when the server did that."""

@@ -27,7 +27,7 @@ class Ended(Connections):
     """Ends what was kept open, at the last moment before it is used again."""
 
     def claim(self, connection: Connection) -> bool:
-        if not self._used[connection]:
+        if self._users[connection] is None:
             connection.drop()
             self.forget(connection)
         return super().claim(connection)
@@ -84,6 +84,24 @@ def test_what_is_in_use_never_gives_way() -> None:
         eventually(lambda: server.open == 1, what="the end of the one that idles")
         waiting.set()
         assert held.result(30).json() == {"asked": "/held"}
+
+
+def test_what_another_thread_took_meanwhile_is_in_use() -> None:
+    """A connection is kept for the next request before the one before has ended: another thread may be quick."""
+    among, ended = Connections(lambda: 0), threading.Event()
+
+    class Kept:
+        def drop(self) -> None:
+            ended.set()
+
+    kept = Kept()
+    among.admit(kept)
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(among.claim, kept).result()
+        among.release(kept)
+        assert not ended.is_set()
+        threads.submit(among.release, kept).result()
+    assert ended.is_set()
 
 
 def test_who_is_idle_gives_way_as_soon_as_the_bound_is_less() -> None:
