@@ -1,5 +1,6 @@
 """A token beside a server that fails: nothing spins, nothing hangs, and what is secret is never told."""
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -135,6 +136,37 @@ def test_a_token_that_the_server_does_not_renew_is_replaced_at_once(scene, answe
     scene.plays |= {RENEW: answer, LOGIN: token("s.two")}
     assert scene.until_due(client).token.serial == "two"
     assert (scene.asked(RENEW), scene.asked(LOGIN)) == (1, 2)
+
+
+def test_a_login_that_was_needed_does_not_allow_another_trial(scene):
+    """One read finds that the token has ended, and is slow; another one is denied with the new token too, and tries a third in vain."""
+    logins = map(token, (f"s.{number}" for number in itertools.count()))
+    go_on = threading.Event()
+
+    def logged_in(exchange: Exchange) -> None:
+        next(logins)(exchange)
+
+    def looked_up(exchange: Exchange) -> None:
+        says(403 if exchange.headers["x-vault-token"] == "s.0" else 200, data={"ttl": 1000})(exchange)
+
+    def served(exchange: Exchange) -> None:
+        if exchange.headers["x-vault-token"] == "s.0":
+            return says(403)(exchange)
+        go_on.wait(30)
+        return says(data={"a": "b"})(exchange)
+
+    scene.plays |= {LOGIN: logged_in, LOOK_UP: looked_up, REVOKE: says(204)}
+    scene.plays |= {"/v1/kv/app": served, "/v1/kv/denied": says(403)}
+    client = scene.client()
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(client.get, "kv/app")
+        eventually(lambda: scene.asked("/v1/kv/app") == 2, what="the same with a new token")
+        failure(lambda: client.get("kv/denied"))
+        assert scene.asked(LOGIN) == 3
+        go_on.set()
+        assert slow.result(30).body["data"] == {"a": "b"}
+    failure(lambda: client.get("kv/denied"))
+    assert scene.asked(LOGIN) == 3
 
 
 def test_a_renewal_that_fails_just_before_the_token_is_replaced_is_not_followed_at_once(scene, monkeypatch):

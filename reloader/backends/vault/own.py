@@ -40,6 +40,8 @@ class _Other:
     """Whether the one in use lives, and stays unless this one helps."""
     is_new: bool = True
     """Whether we logged in for it on account of this request."""
+    no_trial_before: float = -inf
+    """What was known of trials then: what helped says nothing of those that came later."""
 
 
 class OwnIdentity(Identity):
@@ -161,7 +163,7 @@ class OwnIdentity(Identity):
         if not lives:
             self._ends.pop(refused.serial, None)
             self._take(new)
-        return _Other(new, on_trial=lives)
+        return _Other(new, on_trial=lives, no_trial_before=self._no_trial_before)
 
     def _is_alive(self, token: Token, began: float) -> bool:
         """Return whether a look-up knows the token; one that was made since the request began tells it too."""
@@ -178,7 +180,8 @@ class OwnIdentity(Identity):
         if not other.is_new:
             return
         if helped:
-            self._trials, self._no_trial_before = 0, -inf
+            if self._no_trial_before == other.no_trial_before:
+                self._trials, self._no_trial_before = 0, -inf
             if other.on_trial:
                 self._take(other.held)
             return
