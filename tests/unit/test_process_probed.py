@@ -324,7 +324,7 @@ class TestTls:
     def verified(self, start: Starter, make: Callable[..., Target], server: Misbehaving, tls: Tls) -> Judgement:
         name = unique()
         start.target(name)
-        target = make(name, Verify(http=f"{server.address}/is?token=CANARY", tls=tls, within=1.0))
+        target = make(name, Verify(http=f"{server.address}/is?token=CANARY", tls=tls, within=5.0))
         return decided(target.verify(target.find()))
 
     def test_one_that_its_authority_vouches_for_is_believed(self, start, make, server, authority):
