@@ -366,8 +366,8 @@ def test_a_flood_cuts_itself_and_not_who_came_before_it(server, flood):
 
 def test_answers_that_nobody_takes_are_bounded(flood, server, status):
     """The kernel holds some of an answer, we hold the rest: both end with the connection."""
-    for number in range(2000):
-        status.put(replace(GOOD, name=f"pipeline-{number}", reasons=("because " * 20,), degraded=True))
+    for number in range(100):  # some megabyte, of which little is to be made anew for each of them
+        status.put(replace(GOOD, name=f"pipeline-{number}", reasons=("because " * 2000,), degraded=True))
     hoarding = []
     for _ in range(UNTAKEN + 8):
         connection = socket.socket()
