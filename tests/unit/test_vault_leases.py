@@ -473,6 +473,24 @@ def test_another_token_in_the_file_has_it_issued_anew_though_nothing_is_due(open
     assert not inbox.failures
 
 
+def test_what_ended_with_a_token_that_was_revoked_once_it_was_replaced_is_issued_anew_at_its_renewal(openbao, database, tmp_path, caplog):
+    """The renewal is denied, because its token is no more: its lease does not live on until its end, as one that may not be renewed."""
+    read = Secret(database.role(openbao, "app", ttl="6s", max_ttl="1h"))
+    token_file = tmp_path / "token"
+    token_file.write_text(replaced := openbao.policy_token(MAY_ISSUE, ttl="768h"))
+    with bench(openbao, auth=VaultAuth(token_file=str(token_file))) as made:
+        inbox, identity = made.watch(read), made.backend._client.identity
+        first, before = inbox.reading(), identity.token()
+        token_file.write_text(openbao.policy_token(MAY_ISSUE, ttl="768h"))
+        eventually(lambda: identity._held.token != before)
+        openbao.client(replaced).auth.token.revoke_self()
+        eventually(lambda: first.value["username"] not in database.minted())
+        eventually(lambda: len(inbox.users) == 2)
+    assert "lease gone" in caplog.text
+    assert "lease not renewed" not in caplog.text
+    assert not inbox.failures
+
+
 def test_while_nothing_new_can_be_issued_the_old_one_is_renewed(openbao, database, since, tmp_path):
     """The next token may not issue: the user of the one before works on, and is replaced when the policy is mended.
 

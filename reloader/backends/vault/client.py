@@ -20,8 +20,11 @@ from reloader.world import World
 
 __all__ = ["DEADLINE", "LONGEST", "Answer", "Answered", "Client", "Token"]
 
-LONGEST = (2 + 2 * REQUESTS) * DEADLINE
-"""How many seconds `get` and `post` take at most: the request, and again with another token, which another thread may be at, too."""
+LONGEST = (3 + 2 * REQUESTS) * DEADLINE
+"""How many seconds it takes at most to ask for something: the request, and again with another token, which another thread may be at, too.
+
+One more is made where a lease hangs on an older token.
+"""
 
 
 @dataclass(frozen=True)

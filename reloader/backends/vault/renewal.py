@@ -44,12 +44,9 @@ class Lessor:
 
         """
         began, rng = self._world.clock.now(), self._world.random
-        token = self._token_for(issued)
         try:
-            answer = self._client.post(_RENEW, {"lease_id": issued.lease}, token=token).body
+            answer = self._asked(issued)
         except Answered as failed:
-            if failed.status == codes.forbidden and token is not None and not self._client.identity.lives(token):
-                raise Gone from None  # with its token
             _judge(failed)
             raise
         with self._client.understanding(_RENEW):
@@ -57,6 +54,20 @@ class Lessor:
         if left < issued.term - _LEAST_DIFFERENCE or not answer.get("renewable"):
             return replace(issued, ends=began + left, renew=inf, anew=last_renewal(began, left, issued.term, rng))
         return replace(issued, ends=began + left, renew=renewal(began, left, rng), anew=reissue(began, left, rng))
+
+    def _asked(self, issued: Issued) -> Mapping[str, Any]:
+        """Return what the server answers to the token that the lease hangs on, or to the current one where that one may not ask."""
+        body, token = {"lease_id": issued.lease}, self._token_for(issued)
+        if token is not None:
+            try:
+                return self._client.post(_RENEW, body, token=token).body
+            except Answered as failed:
+                if failed.status != codes.forbidden:
+                    raise
+                if not self._client.identity.lives(token):
+                    raise Gone from None  # with its token
+        # One that was revoked since is denied all the same: whether the lease lives on, it is not told.
+        return self._client.post(_RENEW, body).body
 
     def _token_for(self, issued: Issued) -> Token | None:
         """Return the token that its lease hangs on, None where that is the current one, or is not known."""
