@@ -41,7 +41,7 @@ def server(status):
 
 
 def ask(server: Server, path: str, method: str = "GET") -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     connection.request(method, path)
     answer = connection.getresponse()
     body = answer.read().decode()
