@@ -210,8 +210,21 @@ class ReadingBackend(ABC):
         with self._lock:
             failing = [each for each in self._watched.values() if each.is_failing]
         for each in failing:
-            each.failures = 0
-            self._turns.hurry(each.job)
+            self._do_anew(each)
+
+    def hurry(self, reads: Iterable[Hashable]) -> None:
+        """Do reads now; those that failed wait until their backoff allows."""
+        with self._lock:
+            jobs = [self._watched[read].job for read in reads if read in self._watched]
+        for job in jobs:
+            self._turns.hurry(job)
+
+    def mended(self, read: Hashable) -> None:
+        """Do a read now whose failure is over, however it was mended."""
+        with self._lock:
+            watched = self._watched.get(read)
+        if watched is not None:
+            self._do_anew(watched)
 
     def heartbeats(self) -> tuple[Heartbeat, ...]:
         """Return the threads at work at this address."""
@@ -225,6 +238,10 @@ class ReadingBackend(ABC):
                 self._turns.remove(watched.job)
             self._watched.clear()
         self.free()
+
+    def _do_anew(self, watched: _Watched) -> None:
+        watched.failures, watched.job.not_before = 0, -inf
+        self._turns.hurry(watched.job)
 
     def _start(self, read: Hashable) -> _Watched:
         job = Job(lambda hold: self._run(watched, hold), self._longest_read, lambda: self.let_go(read))
@@ -286,8 +303,9 @@ class ReadingBackend(ABC):
         watched.failures += 1
         backoff = self._patient(watched)
         # Beside what the server asked for, so that those who were told the same time do not come back as one.
-        delay = backoff.delay(watched.failures, self._world.random)
-        return now + (failed.retry_after or 0.0) + min(delay, max(failed.again_by - now, backoff.floor(watched.failures)))
+        earliest, delay = now + (failed.retry_after or 0.0), backoff.delay(watched.failures, self._world.random)
+        watched.job.not_before = earliest + backoff.floor(watched.failures)
+        return max(watched.job.not_before, earliest + min(delay, failed.again_by - now))
 
     def _patient(self, *those: _Watched) -> Backoff:
         """Return the backoff of the one that is polled most often; what never was read is awaited, and not put off for longer."""

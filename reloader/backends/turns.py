@@ -26,6 +26,8 @@ class Job:
     let_go: Callable[[], bool] = lambda: False
     """End a run under way that only waits for news; return whether there was one."""
     due: float = -inf
+    not_before: float = -inf
+    """When it may be done again at the earliest, whoever hurries it."""
     hold: float = 0.0
     running: bool = False
     ended: bool = False
@@ -83,9 +85,9 @@ class Turns:
         any(other.let_go() for other in running)
 
     def hurry(self, job: Job, at: float = -inf) -> None:
-        """Do a job as soon as there is a turn, or at a time that is sooner than it was due; one that is being done is done again."""
+        """Do a job as soon as it may be and there is a turn, or at a time that is sooner than it was due; one that runs is done again."""
         with self._changed:
-            if job in self._jobs and (at := max(at, self._clock.now())) < job.due:
+            if job in self._jobs and (at := max(at, job.not_before, self._clock.now())) < job.due:
                 self._schedule(job, at)
 
     def rest(self, job: Job) -> None:
@@ -148,8 +150,8 @@ class Turns:
                 del self._busy[name]
                 job.running = False
                 if not job.ended:
-                    # A job that was hurried while it ran is due already, and is not put off.
-                    self._schedule(job, min(at, job.due))
+                    # A job that was hurried while it ran is due already, and is put off only where it may not be done again yet.
+                    self._schedule(job, max(job.not_before, min(at, job.due)))
 
     def _next(self, name: str) -> Job | None:
         """Return the job whose turn it is, waiting for it; None when this thread is needed no more."""

@@ -167,11 +167,52 @@ def test_no_retry_comes_sooner_than_backoff_and_server_allow() -> None:
     for calls in (1, 2, 3):
         eventually(lambda calls=calls: len(backend.calls) == calls and not job.running)
         waits.append(job.due - began)
+        job.not_before = -inf
         backend._turns.hurry(job)
 
     assert 0.4 <= waits[0] <= 4 + 1
     assert 30.8 <= waits[1] <= 38 + 1
     assert 1.6 <= waits[2] <= 16 + 1
+    backend.close()
+
+
+def test_a_read_that_is_hurried_while_it_fails_waits_for_its_backoff() -> None:
+    """It comes as soon as that allows, and is not put off for as long as it would be without."""
+    fails, inbox = threading.Event(), Recorder()
+
+    def refuse(*_: Any) -> Fetched:
+        backend.hurry(["x"])
+        fails.set()
+        raise ReadFailed(REFUSED, "no")
+
+    backend = Scripted(refuse, backoff=Backoff(3600, 3600))
+    began = WORLD.clock.now()
+    backend.watch("x", inbox, "x")
+    job = backend._watched["x"].job
+    assert fails.wait(10)
+    eventually(lambda: not job.running)
+    assert 360 <= job.due - began <= 361
+    assert len(backend.calls) == 1
+
+    backend.hurry(["x"])
+    assert 360 <= job.due - began <= 361
+    backend.close()
+
+
+def test_a_read_that_was_mended_is_done_at_once() -> None:
+    answers = iter([ReadFailed(REFUSED, "no"), fetched("v")])
+
+    def answer(*_: Any) -> Fetched:
+        if isinstance(told := next(answers), ReadFailed):
+            raise told
+        return told
+
+    backend, inbox = Scripted(answer, backoff=Backoff(3600, 3600)), Recorder()
+    backend.watch("x", inbox, "x")
+    eventually(lambda: inbox.failures)
+    eventually(lambda: not backend.heartbeats())
+    backend.mended("x")
+    eventually(lambda: inbox.values == ["v"])
     backend.close()
 
 

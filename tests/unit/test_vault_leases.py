@@ -491,6 +491,22 @@ def test_what_ended_with_a_token_that_was_revoked_once_it_was_replaced_is_issued
     assert not inbox.failures
 
 
+def test_a_new_token_makes_no_retry_come_sooner(openbao, database, tmp_path, relay):
+    """The read itself finds that its token ended, and logs in: that what hung on it is due is told while the new token is denied, too."""
+    read = Secret(database.role(openbao, "app", ttl="3s", max_ttl="1h"))
+    with bench(openbao, address=relay.address, auth=logins(openbao, tmp_path, token_ttl="1h"), rng=Soonest()) as made:
+        made.watch(read).reading()
+        relay.behave = lambda asked: Answer(500) if asked.path.endswith(RENEW) else relay.forward(asked)
+        openbao.client().sys.create_or_update_policy("app", 'path "nothing" { capabilities = ["read"] }')
+        openbao.client().adapter.put("/v1/sys/leases/revoke-prefix/auth/approle")
+        eventually(lambda: len(relay.of(ISSUE)) >= 4, what="one that the old token was denied, and two of the new one")
+    first, second = relay.of(ISSUE)[2:4]
+    assert first.headers["X-Vault-Token"] == second.headers["X-Vault-Token"]
+    failures = sum(asked.at < first.at for asked in relay.of(RENEW)) + 1
+    assert failures >= 4
+    assert pauses([first, second])[0] >= Backoff().floor(failures) - EARLY
+
+
 def test_while_nothing_new_can_be_issued_the_old_one_is_renewed(openbao, database, since, tmp_path):
     """The next token may not issue: the user of the one before works on, and is replaced when the policy is mended.
 
@@ -512,6 +528,23 @@ def test_while_nothing_new_can_be_issued_the_old_one_is_renewed(openbao, databas
         openbao.client().sys.create_or_update_policy(name, MAY_ISSUE)
         eventually(lambda: len(inbox.users) == 2, within=30)
     assert asked(openbao, since, CREDS) == 2
+
+
+def test_what_is_held_no_more_is_renewed_while_its_successor_may_not_be_asked_for(openbao, database, tmp_path):
+    """After six failures there is no retry for longer than the lease lives."""
+    read = Secret(database.role(openbao, "app", ttl="3s", max_ttl="1h"))
+    token_file = tmp_path / "token"
+    token_file.write_text(unknown_life(openbao))
+    with bench(openbao, auth=VaultAuth(token_file=str(token_file)), rng=Soonest()) as made:
+        inbox = made.watch(read)
+        first = inbox.reading()
+        release = made.backend.hold(read)
+        token_file.write_text(openbao.policy_token('path "nothing" { capabilities = ["read"] }', ttl="1h"))
+        eventually(lambda: len(inbox.failures) >= 7, within=60)
+        release()
+        began = len(openbao.audit())
+        eventually(lambda: asked(openbao, began, RENEW) >= 3, within=30)
+        assert database.lets_in(first.value["username"], first.value["password"])
 
 
 def test_who_renews_a_lease_counts_what_failed_for_who_did_before(openbao, database, relay):

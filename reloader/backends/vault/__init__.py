@@ -4,7 +4,7 @@ Reading costs nothing and is polled. What a read or a write mints (a certificate
 lifetime nears its end, whoever asks for a look.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from math import inf
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +34,7 @@ class Backend(ReadingBackend):
         self._plan = plan
         self._client = Client(plan, turns, world)
         self._reader = Reader(self._client, world)
-        self._leases = Leases(self._client, self._gate, turns, world, self._reader.issued, self._hurry)
+        self._leases = Leases(self._client, self._gate, turns, world, self._reader.issued, self.hurry, self.mended)
         self._keeping: Keeping | None = None
         self._confirmed: dict[tuple[Read, Inbox, str], float] = {}
 
@@ -126,12 +126,6 @@ class Backend(ReadingBackend):
         if self._keeping is not None:
             self._keeping.close()
         self._client.close()
-
-    def _hurry(self, reads: Iterable[Read]) -> None:
-        with self._lock:
-            jobs = [self._watched[read].job for read in reads if read in self._watched]
-        for job in jobs:
-            self._turns.hurry(job)
 
 
 def _fetched(issued: Issued, *, asked: bool = True) -> Fetched:

@@ -37,6 +37,7 @@ class Leases:
         world: World,
         issue: Callable[[Read], Issued],
         changed: Callable[[Iterable[Read]], None],
+        mended: Callable[[Read], None],
     ) -> None:
         self._client = client
         self._gate = gate
@@ -46,6 +47,8 @@ class Leases:
         self._issue = issue
         self._changed = changed
         """Told which reads are due at another time than was said."""
+        self._mended = mended
+        """Told which read needs nothing new for now after all: what it has lives on."""
         self._lock = threading.RLock()
         self._current: dict[Read, Issued] = {}
         self._older = InUse(world.clock)
@@ -113,7 +116,14 @@ class Leases:
             issued = self._current.get(read)
             held = [self._older.keep(issued)] if issued is not None and issued.lease else []
         self._hurry()
-        return lambda: self._release(*held)
+
+        def release() -> None:
+            self._release(*held)
+            issued = self.current(read)
+            if held and issued is not None and issued.replace <= self._world.clock.now():
+                self._prolong(issued)  # who reads it may not ask for another one yet
+
+        return release
 
     def revoke(self) -> tuple[str, ...]:
         """Revoke every lease, and the tokens that are ours, with which theirs end; return why some could not be."""
@@ -338,4 +348,5 @@ class Leases:
             if prolonged is not None and in_time:
                 self._older.drop(prolonged)
         self.save()
-        self._changed([became.read] if in_time else [])
+        if in_time:
+            self._mended(became.read)
