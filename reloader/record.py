@@ -175,13 +175,23 @@ class Record:
         known = self.generations.values() if boot == self.boot else ()
         return tuple((each.at, each.wall) for each in known if each.at and each.wall is not None)
 
+    def safe(self, published: int | None) -> int | None:
+        """Return the generation to go back to from the published one: the last that was confirmed; before that, the fallback.
+
+        A fallback that was refused is not there any more: it was withdrawn, and everything with it.
+        """
+        if self.confirmed is not None:
+            return self.confirmed.number
+        fallbacks = (number for number, known in self.generations.items() if known.fallback and known.at is not None)
+        return max((number for number in fallbacks if number != published), default=None)
+
     def superfluous(self, *, published: int | None, keep: int, before: float) -> list[int]:
         """Return the generations that nobody needs any more.
 
-        Never the published one, never the last confirmed one; of the others that were published, the newest `keep` stay, and so does
+        Never the published one, never the one to go back to; of the others that were published, the newest `keep` stay, and so does
         one that was replaced no earlier than `before` (boot clock), because a slow reader may still be in it.
         """
-        needed = {published, self.confirmed.number if self.confirmed else None}
+        needed = {published, self.safe(published)}
         times = {number: known.at for number, known in self.generations.items() if known.at is not None}
         others = sorted((number for number in times if number not in needed), reverse=True)
         return [number for number in others[keep:] if _replaced_at(times, number) < before]

@@ -172,7 +172,7 @@ class Content:
         return not by_hand and (fingerprint == self._retried or self._refusals.is_known(fingerprint))
 
     def go_back(self, number: int, reason: str) -> bool:
-        """Put back what was confirmed last, because the target refused what is published; return whether there was something.
+        """Put back what was good before, because the target refused what is published; return whether there was something.
 
         Raises:
             StageFailed: the volume cannot be written.

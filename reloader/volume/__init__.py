@@ -113,8 +113,9 @@ class Volume(Remembered):
             return None
 
     def rollback_target(self) -> int | None:
-        """Return the generation to go back to: the one confirmed last, if it is there, and nothing in it has expired."""
-        number = self.last_confirmed
+        """Return the generation to go back to, if it is there, and nothing in it has expired."""
+        published = self.published
+        number = self.record.safe(published.number if published else None)
         known = self.record.generations.get(number) if number is not None else None
         if number is None or known is None or not self.directory(number).is_dir():
             return None

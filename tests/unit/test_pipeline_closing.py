@@ -347,3 +347,43 @@ def test_a_fallback_that_was_refused_before_is_told_of_while_it_waits(tmp_path, 
         told = [reason for reason in pod.sidecar.report.reasons if "json" in reason or "failure.fallback" in reason]
         assert told, pod.sidecar.report.reasons
     assert told == ["failure.fallback: the check refused it before"]
+
+
+def test_a_fallback_that_nobody_could_be_asked_for_comes_back_when_what_replaced_it_is_refused(tmp_path, pod):
+    (tmp_path / "fallback").mkdir()
+    (tmp_path / "fallback" / "app.json").write_text('{"fallback": 1}')
+    pod = pod("not_ready")
+    pod.plan = replace(pod.plan, failure=FailurePolicy(fallback=str(tmp_path / "fallback"), startup_grace=1.0))
+    pod.restart()
+    pod.app.trouble = Trouble.AMBIGUOUS
+    pod.run(5)
+    assert pod.shows == '{"fallback": 1}'
+    pod.say(a="bad!", b="one")
+    pod.run(5)
+    assert "bad!" in pod.shows
+
+    pod.app.trouble = None
+    seen = {pod.shows for _ in range(50) if pod.run(0.1)}
+    assert None not in seen
+    assert pod.shows == pod.app.reads == '{"fallback": 1}'
+    assert not pod.sidecar.report.ready
+    pod.say(a="good")
+    pod.run(5)
+    assert pod.shows == pod.app.reads == '{"a": "good", "b": "one"}'
+    assert pod.sidecar.report.ready
+
+
+def test_a_fallback_that_is_refused_after_all_is_not_gone_back_to(tmp_path, pod):
+    (tmp_path / "fallback").mkdir()
+    (tmp_path / "fallback" / "app.json").write_text('{"fallback": "f0!"}')
+    pod = pod("not_ready")
+    pod.plan = replace(pod.plan, failure=FailurePolicy(fallback=str(tmp_path / "fallback"), startup_grace=1.0))
+    pod.restart()
+    pod.app.trouble = Trouble.AMBIGUOUS
+    pod.run(5)
+    pod.say(a="bad!", b="one")
+    pod.run(5)
+    pod.app.trouble = None
+    pod.run(20)
+    assert pod.shows is None
+    assert pod.app.asked == 2  # for what replaced it, and for it

@@ -100,6 +100,22 @@ def test_the_oldest_are_superfluous_first() -> None:
     assert sorted(record.superfluous(published=6, keep=2, before=1e9)) == [1, 2, 3]
 
 
+def test_the_fallback_is_kept_and_gone_back_to_until_something_is_confirmed() -> None:
+    numbers = range(1, 7)
+    record = Record(boot="b", generations={n: Generation(fingerprint="", at=float(n), fallback=n == 2) for n in numbers})
+
+    assert record.safe(6) == 2
+    assert record.safe(2) is None
+    assert sorted(record.superfluous(published=6, keep=2, before=1e9)) == [1, 3]
+    confirmed = record.confirm(3, [])
+    assert confirmed.safe(6) == 3
+    assert sorted(confirmed.superfluous(published=6, keep=2, before=1e9)) == [1, 2]
+
+
+def test_a_fallback_that_was_only_staged_is_not_gone_back_to() -> None:
+    assert Record(boot="b").stage(1, "x", fallback=True).safe(2) is None
+
+
 def test_what_was_never_published_is_not_superfluous() -> None:
     """It is being checked."""
     assert Record(boot="b").stage(1, "x").superfluous(published=None, keep=0, before=1e9) == []
