@@ -106,7 +106,8 @@ class View:
 def facts(view: View) -> Facts:
     """Return what the verdict on a pipeline depends on."""
     plan, now, published = view.plan, view.now, view.volume.published
-    rejected, unwritable = view.content.rejected, view.content.unwritable or view.content.unsaved
+    rejected, troubles = view.content.rejected, [each for each in (view.content.unwritable, view.content.unsaved) if each is not None]
+    unwritable = troubles[0] if troubles else None
     lost = published is None and unwritable is not None and view.volume.is_lost
     on_fallback = published is not None and view.volume.record.is_fallback(published.number)
     refused_first = rejected is not None and rejected.stage != "render" and rejected.refused and (published is None or on_fallback)
@@ -127,7 +128,7 @@ def facts(view: View) -> Facts:
         rejected=rejected.reason if rejected else None,
         rejected_for=now - rejected.since if rejected else 0.0,
         unwritable=unwritable.reason if unwritable else None,
-        unwritable_for=now - unwritable.since if unwritable else 0.0,
+        unwritable_for=now - min((each.since for each in troubles), default=now),
         delivery=State.CONFIRMED if published is None else view.delivery.state,
         delivery_reason=view.delivery.reason,
         rolled_back=view.volume.record.rolled_back,

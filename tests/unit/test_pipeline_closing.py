@@ -335,6 +335,25 @@ def test_what_was_withdrawn_is_tried_again_as_soon_as_it_is_clear_who_is_meant(p
     assert pod.sidecar.report.ready
 
 
+def test_what_cannot_be_withdrawn_from_a_disk_that_fails_stays_closed_and_is_left_in_the_end(pod):
+    """It failed for the record first: that what is to be withdrawn cannot be either is no trouble that begins anew."""
+    pod = pod("withdraw", "exit")
+    pod.plan = replace(pod.plan, failure=replace(pod.plan.failure, max_staleness=10.0))
+    pod.restart()
+    pod.app.says = "takes its time"
+    pod.say(a="good", b="one")
+    pod.machine.disk_trouble = errno.EIO
+    pod.app.says = "confirms"
+    pod.run(9)
+    assert pod.sidecar.report.owed is None
+    assert not pod.sidecar.report.closed
+    pod.run(10)
+    told = {pod.sidecar.report.closed for _ in range(300) if pod.run(0.1)}
+    assert told == {True}
+    assert pod.sidecar.left
+    assert [event.stage for event in pod.sidecar.report.events].count("closed") == 1
+
+
 def test_a_fallback_that_was_refused_before_is_told_of_while_it_waits(tmp_path, pod):
     (tmp_path / "fallback").mkdir()
     (tmp_path / "fallback" / "app.json").write_text("no json")
