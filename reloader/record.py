@@ -175,7 +175,7 @@ class Record:
         known = self.generations.values() if boot == self.boot else ()
         return tuple((each.at, each.wall) for each in known if each.at and each.wall is not None)
 
-    def safe(self, published: int | None) -> int | None:
+    def rollback_target(self, published: int | None) -> int | None:
         """Return the generation to go back to from the published one: the last that was confirmed; before that, the fallback.
 
         A fallback that was refused is not there any more: it was withdrawn, and everything with it.
@@ -191,7 +191,7 @@ class Record:
         Never the published one, never the one to go back to; of the others that were published, the newest `keep` stay, and so does
         one that was replaced no earlier than `before` (boot clock), because a slow reader may still be in it.
         """
-        needed = {published, self.safe(published)}
+        needed = {published, self.rollback_target(published)}
         times = {number: known.at for number, known in self.generations.items() if known.at is not None}
         others = sorted((number for number in times if number not in needed), reverse=True)
         return [number for number in others[keep:] if _replaced_at(times, number) < before]

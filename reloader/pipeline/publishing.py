@@ -59,7 +59,7 @@ class Publishing:
         self._metrics.count("rollbacks", self._plan.name)
 
     def republish(self, volume: Volume) -> bool:
-        """Let readers see what `Record.safe` names; nothing, where none was ever confirmed. Return whether that was done.
+        """Let readers see the generation to go back to; nothing, where none was ever confirmed. Return whether that was done.
 
         Raises:
             StageFailed: the volume cannot be written.

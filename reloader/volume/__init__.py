@@ -115,7 +115,7 @@ class Volume(Remembered):
     def rollback_target(self) -> int | None:
         """Return the generation to go back to, if it is there, and nothing in it has expired."""
         published = self.published
-        number = self.record.safe(published.number if published else None)
+        number = self.record.rollback_target(published.number if published else None)
         known = self.record.generations.get(number) if number is not None else None
         if number is None or known is None or not self.directory(number).is_dir():
             return None

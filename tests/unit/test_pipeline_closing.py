@@ -354,12 +354,17 @@ def test_what_cannot_be_withdrawn_from_a_disk_that_fails_stays_closed_and_is_lef
     assert [event.stage for event in pod.sidecar.report.events].count("closed") == 1
 
 
+def _with_fallback(pod, folder, text):
+    """Return one that is open, and whose fallback says this."""
+    (folder / "fallback").mkdir()
+    (folder / "fallback" / "app.json").write_text(text)
+    made = pod("not_ready")
+    made.plan = replace(made.plan, failure=FailurePolicy(fallback=str(folder / "fallback"), startup_grace=1.0))
+    return made
+
+
 def test_a_fallback_that_was_refused_before_is_told_of_while_it_waits(tmp_path, pod):
-    (tmp_path / "fallback").mkdir()
-    (tmp_path / "fallback" / "app.json").write_text("no json")
-    pod = pod("not_ready")
-    failure_policy = FailurePolicy(fallback=str(tmp_path / "fallback"), startup_grace=1.0)
-    pod.plan = replace(pod.plan, failure=failure_policy)
+    pod = _with_fallback(pod, tmp_path, "no json")
     for _ in range(2):
         pod.restart()
         pod.run(20)
@@ -369,10 +374,7 @@ def test_a_fallback_that_was_refused_before_is_told_of_while_it_waits(tmp_path, 
 
 
 def test_a_fallback_that_nobody_could_be_asked_for_comes_back_when_what_replaced_it_is_refused(tmp_path, pod):
-    (tmp_path / "fallback").mkdir()
-    (tmp_path / "fallback" / "app.json").write_text('{"fallback": 1}')
-    pod = pod("not_ready")
-    pod.plan = replace(pod.plan, failure=FailurePolicy(fallback=str(tmp_path / "fallback"), startup_grace=1.0))
+    pod = _with_fallback(pod, tmp_path, '{"fallback": 1}')
     pod.restart()
     pod.app.trouble = Trouble.AMBIGUOUS
     pod.run(5)
@@ -393,10 +395,7 @@ def test_a_fallback_that_nobody_could_be_asked_for_comes_back_when_what_replaced
 
 
 def test_a_fallback_that_is_refused_after_all_is_not_gone_back_to(tmp_path, pod):
-    (tmp_path / "fallback").mkdir()
-    (tmp_path / "fallback" / "app.json").write_text('{"fallback": "f0!"}')
-    pod = pod("not_ready")
-    pod.plan = replace(pod.plan, failure=FailurePolicy(fallback=str(tmp_path / "fallback"), startup_grace=1.0))
+    pod = _with_fallback(pod, tmp_path, '{"fallback": "f0!"}')
     pod.restart()
     pod.app.trouble = Trouble.AMBIGUOUS
     pod.run(5)

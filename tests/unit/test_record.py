@@ -104,16 +104,16 @@ def test_the_fallback_is_kept_and_gone_back_to_until_something_is_confirmed() ->
     numbers = range(1, 7)
     record = Record(boot="b", generations={n: Generation(fingerprint="", at=float(n), fallback=n == 2) for n in numbers})
 
-    assert record.safe(6) == 2
-    assert record.safe(2) is None
+    assert record.rollback_target(6) == 2
+    assert record.rollback_target(2) is None
     assert sorted(record.superfluous(published=6, keep=2, before=1e9)) == [1, 3]
     confirmed = record.confirm(3, [])
-    assert confirmed.safe(6) == 3
+    assert confirmed.rollback_target(6) == 3
     assert sorted(confirmed.superfluous(published=6, keep=2, before=1e9)) == [1, 2]
 
 
 def test_a_fallback_that_was_only_staged_is_not_gone_back_to() -> None:
-    assert Record(boot="b").stage(1, "x", fallback=True).safe(2) is None
+    assert Record(boot="b").stage(1, "x", fallback=True).rollback_target(2) is None
 
 
 def test_what_was_never_published_is_not_superfluous() -> None:

@@ -629,16 +629,20 @@ def _denied(relay: Relay, asked: Asked) -> Answer:
     return Answer(403, b'{"errors": ["permission denied"]}') if asked.path == ISSUE else relay.forward(asked)
 
 
-def test_what_nobody_reads_any_more_is_renewed_no_longer_though_it_could_not_be_replaced(openbao, database, tmp_path):
+@pytest.mark.parametrize("held", [False, True], ids=["by itself", "and was held"])
+def test_what_nobody_reads_any_more_is_renewed_no_longer_though_it_could_not_be_replaced(openbao, database, tmp_path, held):
+    read = Secret(database.role(openbao, "app", ttl="6s", max_ttl="1h"))
     token_file = tmp_path / "token"
     token_file.write_text(unknown_life(openbao))
     with bench(openbao, auth=VaultAuth(token_file=str(token_file)), rng=Soonest()) as made:
         inbox = Inbox()
-        leave = made.backend.watch(Secret(database.role(openbao, "app", ttl="6s", max_ttl="1h")), inbox, "name")
+        leave = made.backend.watch(read, inbox, "name")
         inbox.reading()
+        release = made.backend.hold(read) if held else lambda: None
         token_file.write_text(openbao.policy_token('path "nothing" { capabilities = ["read"] }', ttl="1h"))
-        eventually(lambda: made.backend._leases._older.due() is not None, what="the renewal of what cannot be replaced")
+        eventually(lambda: inbox.failures and made.backend._leases._older.due() is not None, what="the renewal of what cannot be replaced")
         leave()
+        release()
         assert made.backend._leases._older.due() is None
 
 

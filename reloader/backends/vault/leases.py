@@ -116,14 +116,7 @@ class Leases:
             issued = self._current.get(read)
             held = [self._older.keep(issued)] if issued is not None and issued.lease else []
         self._hurry()
-
-        def release() -> None:
-            self._release(*held)
-            issued = self.current(read)
-            if held and issued is not None and issued.replace <= self._world.clock.now():
-                self._prolong(issued)  # who reads it may not ask for another one yet
-
-        return release
+        return lambda: self._release(*held)
 
     def revoke(self) -> tuple[str, ...]:
         """Revoke every lease, and the tokens that are ours, with which theirs end; return why some could not be."""
@@ -198,7 +191,7 @@ class Leases:
     def _prolong(self, issued: Issued) -> None:
         """Have what could not be issued anew renewed until it is, however long it then takes until the next try."""
         with self._lock:
-            if issued.lease and not self._older.is_kept_up(issued):
+            if issued.lease and self._older.prolonged(issued) is None:  # beside whoever holds it, who may let go before that
                 self._older.keep(issued, is_current=True)
         self._hurry()
 
